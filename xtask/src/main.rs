@@ -1,2 +1,84 @@
-//! Under construction.
-fn main() {}
+//! `cargo xtask`: everything around the code that is more than one cargo command.
+//!
+//! - `command` runs programs, and ends them when the user presses Ctrl-C
+//! - `compiler` finds the compiler of the component, `component` builds and verifies it, `contract` judges its imports
+//! - `server` is one server process, `services` are the two that the tests need, `dynamodb_local` brings one of them
+//! - `setup` installs what is missing, `deny` brings and runs cargo-deny
+//! - `test` and `bench` are the two commands that put it all together
+
+mod bench;
+mod command;
+mod compiler;
+mod component;
+mod contract;
+mod deny;
+mod dynamodb_local;
+mod server;
+mod services;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// The project's tasks.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing to build and test: Debian packages (as root), DynamoDB Local, cargo-deny.
+    Setup,
+    /// Build the component and write it to host/component, with its digest, its builder and the copies of the WIT.
+    Component {
+        /// Write nothing: build it again and fail if the committed files differ.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Start and stop the servers that the tests need: Redis and DynamoDB Local, on free ports, with no data kept.
+    Services {
+        #[command(subcommand)]
+        action: services::Action,
+    },
+    /// Set up, then run every check: format, lints, licences, component, tests, documentation.
+    Test {
+        /// Leave out what a change of code seldom breaks: cargo-deny, the benches' trial run and the documentation.
+        #[arg(long)]
+        fast: bool,
+    },
+    /// Run the benches, with the servers that they need.
+    Bench {
+        /// What cargo bench is told, for example `-- --test` or a bench's name.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            // What a shell reports for a program that Ctrl-C ended.
+            if command::interrupted() { ExitCode::from(130) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    command::watch_signals()?;
+    match task {
+        Task::Setup => setup::run(),
+        Task::Component { check: false } => component::write(),
+        Task::Component { check: true } => component::check(),
+        Task::Services { action } => services::run(action),
+        Task::Test { fast } => test::run(fast),
+        Task::Bench { arguments } => bench::run(&arguments),
+    }
+}

@@ -1,0 +1,183 @@
+//! The component: built from `guest/component`, wrapped, judged, and written to `host/component` or compared with it.
+//!
+//! The file is committed, so that nobody needs a WebAssembly toolchain to use it, and rebuilt by the test command, so
+//! that nobody has to trust it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+use wit_component::ComponentEncoder;
+
+use crate::command::{run, workspace};
+use crate::compiler::{Compiler, TARGET, private_folders};
+use crate::contract;
+
+const PACKAGE: &str = "circuitry-guest";
+const PROFILE: &str = "component";
+const FILE: &str = "circuitry.wasm";
+
+/// The component is loaded by every process and fetched by browsers and edge runtimes.
+const MOST_BYTES: usize = 128_000;
+
+/// Crates that carry a copy of the WIT, because a published crate has the files of its own folder only.
+const CRATES_WITH_WIT: [&str; 2] = ["host/component", "host/circuitry"];
+
+/// Builds the component and writes it, its digest, its builder and the copies of the WIT.
+pub(crate) fn write() -> Result<()> {
+    let compiler = Compiler::find()?;
+    let component = build(&compiler)?;
+    let folder = workspace().join("host/component");
+    write_if_changed(&folder.join(FILE), &component)?;
+    write_if_changed(&folder.join(format!("{FILE}.sha256")), digest_line(&component).as_bytes())?;
+    write_if_changed(&folder.join(format!("{FILE}.builder")), compiler.description()?.as_bytes())?;
+    for name in CRATES_WITH_WIT {
+        copy_wit(&workspace().join(name).join("wit"))?;
+    }
+    println!("{FILE}: {} bytes, sha256 {}", component.len(), sha256(&component));
+    Ok(())
+}
+
+/// Builds the component again and fails where the committed files are not what the source gives.
+pub(crate) fn check() -> Result<()> {
+    const REMEDY: &str = "run `cargo xtask component` and commit what it writes";
+    for name in CRATES_WITH_WIT {
+        check_wit(&workspace().join(name).join("wit")).context(REMEDY)?;
+    }
+    let folder = workspace().join("host/component");
+    let committed = read(&folder.join(FILE)).context(REMEDY)?;
+    judge(&committed)?;
+    if read(&folder.join(format!("{FILE}.sha256"))).context(REMEDY)? != digest_line(&committed).as_bytes() {
+        bail!("{FILE}.sha256 is not the digest of {FILE}: {REMEDY}");
+    }
+
+    let compiler = Compiler::find()?;
+    let recorded = read(&folder.join(format!("{FILE}.builder"))).context(REMEDY)?;
+    let here = compiler.description()?;
+    let built = build(&compiler)?;
+    let digest = sha256(&built);
+    if built == committed {
+        println!(
+            "{FILE}: rebuilt from source, byte for byte the committed one ({} bytes, {digest})",
+            built.len()
+        );
+        return Ok(());
+    }
+    if recorded == here.as_bytes() {
+        bail!(
+            "{FILE} is not what the source gives: committed {}, rebuilt {digest} with the recorded builder; {REMEDY}",
+            sha256(&committed)
+        );
+    }
+    println!(
+        "{FILE}: the builder here is not the recorded one, so bytes are not compared, but imports, exports and types \
+         (the behaviour is compared by the golden vectors of the tests)\n\
+         recorded:\n{}\nhere:\n{here}",
+        String::from_utf8_lossy(&recorded)
+    );
+    if contract::wit_text(&built)? != contract::wit_text(&committed)? {
+        bail!("{FILE} has another world than the source gives: {REMEDY}");
+    }
+    Ok(())
+}
+
+/// The component from its source.
+fn build(compiler: &Compiler) -> Result<Vec<u8>> {
+    // Its own folder: with the library built along, it would else wait for, and invalidate, the host's builds.
+    let folder = workspace().join("target/component");
+    let mut build = compiler.cargo_build()?;
+    build
+        .args(["--locked", "--quiet", "--package", PACKAGE, "--profile", PROFILE, "--target-dir"])
+        .arg(&folder);
+    run(&mut build)?;
+    let module = read(&folder.join(TARGET).join(PROFILE).join("circuitry_guest.wasm"))?;
+    let component = ComponentEncoder::default()
+        .validate(true)
+        .module(&module)
+        .and_then(|encoder| encoder.encode())
+        .context("cannot make a component of the guest's module")?;
+    judge(&component)?;
+    Ok(component)
+}
+
+/// Fails when the component is larger, asks for more or tells more than it may.
+fn judge(component: &[u8]) -> Result<()> {
+    if component.len() > MOST_BYTES {
+        bail!("the component has {} bytes; {MOST_BYTES} are allowed", component.len());
+    }
+    contract::check_imports(component)?;
+    for folder in private_folders()? {
+        let folder = folder.as_os_str().as_encoded_bytes();
+        if component.windows(folder.len()).any(|bytes| bytes == folder) {
+            bail!("the component names the folder {}", String::from_utf8_lossy(folder));
+        }
+    }
+    Ok(())
+}
+
+/// The line that `sha256sum --check` reads.
+fn digest_line(component: &[u8]) -> String {
+    format!("{}  {FILE}\n", sha256(component))
+}
+
+/// The SHA-256 of `bytes` in hexadecimal digits.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn copy_wit(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let names = wit_files(&workspace().join("wit"))?;
+    for name in &names {
+        write_if_changed(&folder.join(name), &read(&workspace().join("wit").join(name))?)?;
+    }
+    for name in wit_files(folder)? {
+        if !names.contains(&name) {
+            fs::remove_file(folder.join(&name)).with_context(|| folder.join(&name).display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+fn check_wit(folder: &Path) -> Result<()> {
+    let original = workspace().join("wit");
+    let names = wit_files(&original)?;
+    if names.is_empty() {
+        bail!("no .wit file in {}", original.display());
+    }
+    if wit_files(folder)? != names {
+        bail!("{} has other files than {}", folder.display(), original.display());
+    }
+    for name in names {
+        if read(&folder.join(&name))? != read(&original.join(&name))? {
+            bail!("{} differs from {}", folder.join(&name).display(), original.join(&name).display());
+        }
+    }
+    Ok(())
+}
+
+/// The names of the .wit files in `folder`, sorted.
+fn wit_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let name = PathBuf::from(entry?.file_name());
+        if name.extension().is_some_and(|extension| extension == "wit") {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// A file that keeps its time when it keeps its bytes makes cargo rebuild nothing.
+fn write_if_changed(file: &Path, bytes: &[u8]) -> Result<()> {
+    if fs::read(file).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}

@@ -1,0 +1,103 @@
+//! What the component may ask of its host: the functions of two interfaces, and nothing else.
+
+use anyhow::{Context, Result, bail};
+use wit_component::{DecodedWasm, WitPrinter};
+use wit_parser::{Resolve, WorldId, WorldItem};
+
+/// The interfaces of which the component may import functions. Others may be imported for their types.
+const FUNCTIONS_FROM: [&str; 2] = ["circuitry:breaker/store", "circuitry:breaker/hooks"];
+
+/// Fails when `component` imports a function that the contract does not name.
+pub(crate) fn check_imports(component: &[u8]) -> Result<()> {
+    let (resolve, world) = decoded(component)?;
+    let strangers = strangers(&resolve, world);
+    if !strangers.is_empty() {
+        bail!(
+            "the component imports {}; only functions of {} may be imported",
+            strangers.join(", "),
+            FUNCTIONS_FROM.join(" and ")
+        );
+    }
+    Ok(())
+}
+
+/// The world of `component` as WIT text: equal for components with the same imports and exports.
+pub(crate) fn wit_text(component: &[u8]) -> Result<String> {
+    let (resolve, world) = decoded(component)?;
+    let package = resolve.worlds[world].package.context("the world has no package")?;
+    let nested: Vec<_> = resolve.packages.iter().map(|(id, _)| id).filter(|id| *id != package).collect();
+    let mut printer = WitPrinter::default();
+    printer.emit_docs(false).print(&resolve, package, &nested)?;
+    Ok(printer.output.to_string())
+}
+
+fn decoded(component: &[u8]) -> Result<(Resolve, WorldId)> {
+    match wit_component::decode(component).context("cannot read the component")? {
+        DecodedWasm::Component(resolve, world) => Ok((resolve, world)),
+        DecodedWasm::WitPackage(..) => bail!("this is a WIT package, not a component"),
+    }
+}
+
+/// The imported functions that are not allowed, by interface and name.
+fn strangers(resolve: &Resolve, world: WorldId) -> Vec<String> {
+    let mut strangers = Vec::new();
+    for (key, item) in &resolve.worlds[world].imports {
+        let name = resolve.name_world_key(key);
+        match item {
+            WorldItem::Interface { id, .. } => {
+                // The version is the contract's own and may change.
+                let unversioned = name.split('@').next().unwrap_or_default();
+                if !FUNCTIONS_FROM.contains(&unversioned) {
+                    let functions = resolve.interfaces[*id].functions.keys();
+                    strangers.extend(functions.map(|function| format!("{name}#{function}")));
+                }
+            }
+            WorldItem::Function(_) => strangers.push(name),
+            // A type has no code.
+            WorldItem::Type { .. } => {}
+        }
+    }
+    strangers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strangers_of(world: &str) -> Vec<String> {
+        let mut resolve = Resolve::default();
+        let package = resolve
+            .push_str(
+                "test.wit",
+                &format!(
+                    "package circuitry:breaker@0.1.0;
+                     interface types {{ record entry {{ value: u8 }} }}
+                     interface store {{ use types.{{entry}}; load: func() -> entry; }}
+                     interface hooks {{ will-trip: func() -> bool; }}
+                     interface clock {{ now: func() -> u64; }}
+                     {world}"
+                ),
+            )
+            .unwrap();
+        let world = resolve.select_world(&[package], None).unwrap();
+        strangers(&resolve, world)
+    }
+
+    #[test]
+    fn functions_of_store_and_hooks_and_types_of_any_interface_may_be_imported() {
+        assert!(strangers_of("world a { import store; import hooks; import types; }").is_empty());
+    }
+
+    #[test]
+    fn a_function_of_another_interface_is_named_as_a_stranger() {
+        assert_eq!(
+            strangers_of("world a { import store; import clock; }"),
+            ["circuitry:breaker/clock@0.1.0#now"]
+        );
+    }
+
+    #[test]
+    fn a_function_of_the_world_itself_is_named_as_a_stranger() {
+        assert_eq!(strangers_of("world a { import now: func() -> u64; }"), ["now"]);
+    }
+}
