@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
+use wasmparser::BinaryReader;
 use wit_component::ComponentEncoder;
 
 use crate::command::{run, workspace};
@@ -96,9 +97,30 @@ fn build(compiler: &Compiler) -> Result<Vec<u8>> {
         .validate(true)
         .module(&module)
         .and_then(|encoder| encoder.encode())
+        .and_then(|component| without_names(&component))
         .context("cannot make a component of the guest's module")?;
+    // For a look at it when it is refused.
+    write_if_changed(&folder.join(FILE), &component)?;
     judge(&component)?;
     Ok(component)
+}
+
+/// The component without the names of its inner parts, which only a debugger of components would show.
+fn without_names(component: &[u8]) -> Result<Vec<u8>> {
+    const HEADER: usize = 8;
+    const CUSTOM: u8 = 0;
+    let mut reader = BinaryReader::new(component, 0);
+    let mut kept = reader.read_bytes(HEADER)?.to_vec();
+    while !reader.eof() {
+        let begin = reader.current_position();
+        let section = reader.read_u8()?;
+        let length = reader.read_var_u32()?;
+        let content = reader.read_bytes(usize::try_from(length)?)?;
+        if section != CUSTOM || BinaryReader::new(content, 0).read_string()? != "component-name" {
+            kept.extend_from_slice(&component[begin..reader.current_position()]);
+        }
+    }
+    Ok(kept)
 }
 
 /// Fails when the component is larger, asks for more or tells more than it may.
@@ -116,9 +138,9 @@ fn judge(component: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The line that `sha256sum --check` reads.
+/// The digest as the text of its file.
 fn digest_line(component: &[u8]) -> String {
-    format!("{}  {FILE}\n", sha256(component))
+    format!("{}\n", sha256(component))
 }
 
 /// The SHA-256 of `bytes` in hexadecimal digits.
