@@ -121,15 +121,24 @@ pub async fn run_bounded(name: &str, rule: impl Future<Output = ()>) {
     }
 }
 
+/// Runs every rule, one after the other, each on a harness that `harness` makes: for a harness whose servers are
+/// started once. Otherwise [`conformance_tests!`](crate::conformance_tests) shows more.
+///
+/// # Panics
+/// When a rule is broken; the rule's name is the last one printed.
+pub async fn run_all<H: Harness>(harness: impl AsyncFn() -> H) {
+    conformance_tests!(@rules run harness);
+}
+
 /// Makes one `#[tokio::test]` for each rule of the suite out of an expression that makes a [`Harness`].
 ///
 /// The expression is evaluated anew for each rule, inside an async function. Put the macro into a module of its own to
 /// run the suite more than once in a file. See [`conformance`](crate::conformance) for an example.
 #[macro_export]
 macro_rules! conformance_tests {
-    ($harness:expr) => {
+    (@rules $what:ident $harness:expr) => {
         $crate::conformance_tests! {
-            @each $harness;
+            @$what $harness;
             a_write_is_read,
             values_of_64_kb_are_kept,
             two_handles_share_data,
@@ -150,7 +159,7 @@ macro_rules! conformance_tests {
             an_ambiguous_write_is_not_repeated,
         }
     };
-    (@each $harness:expr; $($rule:ident,)+) => {
+    (@tests $harness:expr; $($rule:ident,)+) => {
         $(
             #[::tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $rule() {
@@ -161,6 +170,19 @@ macro_rules! conformance_tests {
                 .await;
             }
         )+
+    };
+    (@run $harness:expr; $($rule:ident,)+) => {
+        $(
+            println!("{}", stringify!($rule));
+            $crate::conformance::run_bounded(stringify!($rule), async {
+                let harness = $harness().await;
+                $crate::conformance::$rule(&harness).await;
+            })
+            .await;
+        )+
+    };
+    ($harness:expr) => {
+        $crate::conformance_tests! { @rules tests $harness }
     };
 }
 
