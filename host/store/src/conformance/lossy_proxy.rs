@@ -139,6 +139,12 @@ impl LossyProxy {
         *self.shared.next_loss() = Some(Loss { containing: bytes.as_ref().to_vec(), what: Lost::Request });
     }
 
+    /// Takes [`lose_answer_to`](Self::lose_answer_to) and [`lose_request_with`](Self::lose_request_with) back, where no
+    /// such request has come.
+    pub fn lose_nothing(&self) {
+        *self.shared.next_loss() = None;
+    }
+
     /// How many requests and answers were lost as asked.
     pub fn lost(&self) -> usize {
         *self.shared.lost.borrow()

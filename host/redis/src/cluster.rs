@@ -1,0 +1,142 @@
+//! [`Cluster`]: requests to the nodes of a Redis Cluster, sent at most once.
+//!
+//! The cluster client sends a request again after any failure, a lost connection among them, which would write twice.
+//! So its retries are off, and with them its redirections; those are followed here. `MOVED` and `ASK` are answers of a
+//! node that has not carried the request out, so it is safe to send it on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, Pipeline};
+use redis::{RedisError, RedisResult, ServerErrorKind, TlsCertificates, Value};
+
+use crate::link::{Request, Timeouts};
+
+/// While slots move, one node after the other learns of it. The deadline of the operation ends it earlier.
+const HOPS: u32 = 10;
+/// Between two tries, longer each time: nodes tell each other within some tens of milliseconds.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// What leads into a cluster.
+pub(crate) struct Entrance {
+    client: ClusterClient,
+    settings: Arc<Settings>,
+}
+
+/// What is needed to connect to a node that the client has no connection to.
+struct Settings {
+    /// Some node's address with what is the same for all nodes: login, protocol, TLS.
+    any_node: ConnectionInfo,
+    timeouts: Timeouts,
+}
+
+impl Entrance {
+    /// Takes the addresses of some nodes; the others are learned from them.
+    pub(crate) fn new(
+        nodes: Vec<ConnectionInfo>,
+        certificates: Option<TlsCertificates>,
+        timeouts: Timeouts,
+    ) -> RedisResult<Self> {
+        let any_node = nodes.first().cloned();
+        let any_node = any_node.ok_or((ErrorKind::InvalidClientConfig, "no node of the cluster is named"))?;
+        let mut builder = ClusterClient::builder(nodes)
+            .retries(0)
+            .connection_timeout(timeouts.connect)
+            .response_timeout(timeouts.operation);
+        let any_node = match certificates {
+            Some(certificates) => {
+                builder = builder.certs(certificates.clone());
+                Client::build_with_tls(any_node, certificates)?.get_connection_info().clone()
+            }
+            None => any_node,
+        };
+        Ok(Self { client: builder.build()?, settings: Arc::new(Settings { any_node, timeouts }) })
+    }
+
+    /// Connects to the nodes.
+    pub(crate) async fn connect(&self) -> RedisResult<Cluster> {
+        let nodes = self.client.get_async_connection().await?;
+        Ok(Cluster { nodes, settings: Arc::clone(&self.settings) })
+    }
+}
+
+/// Connections to the nodes of a cluster.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    nodes: ClusterConnection,
+    settings: Arc<Settings>,
+}
+
+impl Cluster {
+    /// Sends a request to the master of its key's slot and follows redirections.
+    pub(crate) async fn send(&mut self, request: &Request) -> RedisResult<Vec<Value>> {
+        let count = request.commands.len();
+        // Reads, too, go to the master: a replica may be behind, and a write must be read.
+        let route = SingleNodeRoutingInfo::SpecificNode(Route::with_key(&request.key, SlotAddr::Master));
+        let mut hop = 0;
+        loop {
+            let error = match self.nodes.route_pipeline(request.pipeline(), 0, count, route.clone()).await {
+                Ok(answers) => return Ok(answers),
+                Err(error) => error,
+            };
+            match error.kind() {
+                // The client learns the slots anew before it takes the next request, so the same route leads elsewhere.
+                ErrorKind::Server(ServerErrorKind::Moved) if hop < HOPS => {
+                    tracing::debug!(hop, %error, "redirected");
+                    tokio::time::sleep(PAUSE * hop).await;
+                    hop += 1;
+                }
+                ErrorKind::Server(ServerErrorKind::Ask) => return self.ask(request, error).await,
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Sends a command to any one node.
+    pub(crate) async fn send_anywhere(&mut self, command: Cmd) -> RedisResult<Value> {
+        self.nodes.route_command(command, RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random)).await
+    }
+
+    /// Sends a request to the node that is taking the key's slot over, with a connection for this once: the client may
+    /// have none to it, as it has no slots yet.
+    async fn ask(&self, request: &Request, redirection: RedisError) -> RedisResult<Vec<Value>> {
+        let node = redirection.redirect_node().and_then(|(node, _)| node.rsplit_once(':'));
+        let node = node.and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        // A node that does not know its own address names none.
+        let Some((host, port)) = node.filter(|(host, _)| !host.is_empty()) else { return Err(redirection) };
+        tracing::debug!(host, port, "asked to ask");
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.settings.timeouts.connect))
+            .set_response_timeout(Some(self.settings.timeouts.operation));
+        let client = Client::open(at(&self.settings.any_node, host, port))?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("ASKING");
+        for command in &request.commands {
+            pipeline.add_command(command.clone());
+        }
+        let mut answers = connection.send_packed_commands(&pipeline, 0, request.commands.len() + 1).await?;
+        if answers.is_empty() {
+            return Err(redirection);
+        }
+        answers.remove(0).extract_error()?;
+        Ok(answers)
+    }
+}
+
+/// The settings of `node` with another address.
+fn at(node: &ConnectionInfo, new_host: &str, new_port: u16) -> ConnectionInfo {
+    let mut address = node.addr().clone();
+    match &mut address {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            new_host.clone_into(host);
+            *port = new_port;
+        }
+        // A cluster has no node behind a socket file; the client has refused it.
+        _ => {}
+    }
+    node.clone().set_addr(address)
+}

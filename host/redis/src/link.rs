@@ -1,0 +1,405 @@
+//! [`Link`]: the connection, and what replaces it when it is of no use any more.
+//!
+//! The client's connection manager makes a new connection when one is dropped, and never sends anything twice. What it
+//! does not do is done here:
+//! - a connection that is not dropped but answers nothing (a stopped server, a lost route) is replaced after a timeout,
+//!   and so is one to a server that has become a replica;
+//! - behind Sentinel the master is asked for again;
+//! - an error from before the request was sent is told from one after it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
+use redis::{Client, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
+
+#[cfg(feature = "cluster")]
+use crate::cluster::Cluster;
+use crate::error::{Trouble, server_code};
+
+/// For so long after a failure a write goes out only behind a read that has shown the way to be good.
+const DOUBT: Duration = Duration::from_secs(5);
+/// What a script cannot do without: effects replication, and scripts that may ask for the time before they write.
+const OLDEST_SERVER: (u64, u64) = (6, 2);
+
+/// Commands that go to the server in one piece, all about one key.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) key: Vec<u8>,
+    pub(crate) commands: Vec<Cmd>,
+}
+
+impl Request {
+    pub(crate) fn one(key: &[u8], command: Cmd) -> Self {
+        Self { key: key.to_vec(), commands: vec![command] }
+    }
+
+    fn proof(key: &[u8]) -> Self {
+        let mut exists = redis::cmd("EXISTS");
+        exists.arg(key);
+        Self::one(key, exists)
+    }
+
+    pub(crate) fn pipeline(&self) -> Pipeline {
+        let mut pipeline = Pipeline::with_capacity(self.commands.len());
+        for command in &self.commands {
+            pipeline.add_command(command.clone());
+        }
+        pipeline
+    }
+}
+
+/// Where connections come from.
+pub(crate) enum Origin {
+    /// The user made it, and only the user can replace it.
+    Given(ConnectionManager),
+    /// One server, or a name that leads to the one that may write.
+    Server(Box<Client>),
+    #[cfg(feature = "cluster")]
+    Cluster(Box<crate::cluster::Entrance>),
+    #[cfg(feature = "sentinel")]
+    Sentinel(Box<tokio::sync::Mutex<redis::sentinel::SentinelClient>>),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    /// For an answer.
+    pub(crate) operation: Duration,
+    /// For a connection to one server.
+    pub(crate) connect: Duration,
+}
+
+impl Timeouts {
+    /// The manager tries once: whoever waits for the connection wants to know now, and the next request tries again.
+    fn manager_config(self) -> ConnectionManagerConfig {
+        ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(self.connect))
+            .set_response_timeout(Some(self.operation))
+            .set_number_of_retries(0)
+    }
+
+    /// Sentinels are asked one after the other, and a cluster's nodes are visited more than once.
+    fn attempt(self) -> Duration {
+        self.connect.saturating_mul(4)
+    }
+}
+
+#[derive(Clone)]
+enum Connection {
+    Single(ConnectionManager),
+    #[cfg(feature = "cluster")]
+    Cluster(Cluster),
+}
+
+impl Connection {
+    async fn send(&mut self, request: &Request) -> RedisResult<Vec<Value>> {
+        let answers = match self {
+            Self::Single(manager) => {
+                manager.req_packed_commands(&request.pipeline(), 0, request.commands.len()).await?
+            }
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.send(request).await?,
+        };
+        answers.into_iter().map(Value::extract_error).collect()
+    }
+
+    async fn send_anywhere(&mut self, command: Cmd) -> RedisResult<Value> {
+        match self {
+            Self::Single(manager) => manager.req_packed_command(&command).await?.extract_error(),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.send_anywhere(command).await?.extract_error(),
+        }
+    }
+}
+
+/// A connection and its number: who found it bad says which one it was.
+type Numbered = (Connection, u64);
+/// How an attempt ends, for all who wait for it.
+type Attempt = watch::Receiver<Option<RedisResult<Numbered>>>;
+
+#[derive(Default)]
+struct State {
+    current: Option<Numbered>,
+    /// The number of the last connection.
+    last: u64,
+    attempt: Option<Attempt>,
+    doubt_until: Option<Instant>,
+}
+
+/// A connection that is replaced when it is of no use any more. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Link {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    origin: Origin,
+    timeouts: Timeouts,
+    state: Mutex<State>,
+    /// Whether somebody is looking after a connection that a caller gave up on.
+    checking: AtomicBool,
+}
+
+impl Link {
+    pub(crate) fn new(origin: Origin, timeouts: Timeouts) -> Self {
+        let inner = Inner { origin, timeouts, state: Mutex::default(), checking: AtomicBool::new(false) };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Connects, if there is no connection yet.
+    pub(crate) async fn connect(&self) -> RedisResult<()> {
+        self.connection().await.map(drop)
+    }
+
+    /// Sends a request and waits for its answers until `deadline`. It is sent at most once.
+    pub(crate) async fn send(&self, request: &Request, deadline: Instant) -> Result<Vec<Value>, Trouble> {
+        let connection = timeout_at(deadline, self.connection()).await;
+        let (mut connection, number) =
+            connection.map_err(|_| Trouble::NoTimeToConnect)?.map_err(Trouble::NoConnection)?;
+        let watched = Watched { link: self, request, number, is_settled: false };
+        let answer = timeout_at(deadline, connection.send(request)).await;
+        watched.settle();
+        match answer {
+            Ok(Ok(answers)) => Ok(answers),
+            Ok(Err(error)) => {
+                self.look_into(&error, number);
+                Err(trouble(error, &connection))
+            }
+            Err(_) => {
+                tracing::debug!("no answer in time; the connection is replaced");
+                self.doubt();
+                self.replace(number);
+                Err(Trouble::NoAnswer)
+            }
+        }
+    }
+
+    /// Makes sure, for a while after a failure, that the way to the key's server is good before something is written.
+    ///
+    /// Without it a write into a dead connection would be *unknown* although nobody has got it.
+    pub(crate) async fn prove(&self, key: &[u8], deadline: Instant) -> Result<(), Trouble> {
+        let is_in_doubt = self.state().doubt_until.is_some_and(|until| Instant::now() < until);
+        if is_in_doubt {
+            self.send(&Request::proof(key), deadline).await.map_err(Trouble::before_the_write)?;
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn doubt(&self) {
+        self.state().doubt_until = Some(Instant::now() + DOUBT);
+    }
+
+    /// Gives the connection, or waits for the attempt that is under way, or begins one.
+    async fn connection(&self) -> RedisResult<Numbered> {
+        let mut attempt = {
+            let mut state = self.state();
+            if let Some(current) = &state.current {
+                return Ok(current.clone());
+            }
+            self.attempt(&mut state)
+        };
+        let outcome = attempt.wait_for(Option::is_some).await;
+        match outcome.as_deref() {
+            Ok(Some(outcome)) => outcome.clone(),
+            // The runtime that carried the attempt is gone, and we with it soon.
+            Ok(None) | Err(_) => {
+                Err(RedisError::from((ErrorKind::Client, "the attempt to connect was given up")))
+            }
+        }
+    }
+
+    /// The attempt that is under way, or a new one. It is a task, so that no caller who leaves takes it along.
+    fn attempt(&self, state: &mut State) -> Attempt {
+        if let Some(attempt) = &state.attempt {
+            return attempt.clone();
+        }
+        let (sender, attempt) = watch::channel(None);
+        state.attempt = Some(attempt.clone());
+        let link = self.clone();
+        tokio::spawn(async move {
+            let limit = link.inner.timeouts.attempt();
+            let made = match timeout(limit, link.make()).await {
+                Ok(made) => made,
+                Err(_) => Err(RedisError::from(std::io::Error::new(
+                    std::io::ErrorKind::TimedOut,
+                    format!("no connection within {limit:?}"),
+                ))),
+            };
+            let outcome = {
+                let mut state = link.state();
+                state.attempt = None;
+                made.map(|connection| {
+                    state.last += 1;
+                    let numbered = (connection, state.last);
+                    state.current = Some(numbered.clone());
+                    numbered
+                })
+            };
+            match &outcome {
+                Ok((_, number)) => tracing::debug!(number, "connected"),
+                Err(error) => tracing::debug!(%error, "could not connect"),
+            }
+            sender.send_replace(Some(outcome));
+        });
+        attempt
+    }
+
+    /// Makes a connection and checks the server's version.
+    async fn make(&self) -> RedisResult<Connection> {
+        let timeouts = self.inner.timeouts;
+        let mut connection = match &self.inner.origin {
+            Origin::Given(manager) => Connection::Single(manager.clone()),
+            Origin::Server(client) => Connection::Single(
+                ConnectionManager::new_with_config(Client::clone(client), timeouts.manager_config()).await?,
+            ),
+            #[cfg(feature = "cluster")]
+            Origin::Cluster(entrance) => Connection::Cluster(entrance.connect().await?),
+            #[cfg(feature = "sentinel")]
+            Origin::Sentinel(sentinels) => {
+                let master = sentinels.lock().await.async_get_client().await?;
+                Connection::Single(
+                    ConnectionManager::new_with_config(master, timeouts.manager_config()).await?,
+                )
+            }
+        };
+        let mut info = redis::cmd("INFO");
+        info.arg("server");
+        let info: String = redis::from_redis_value(connection.send_anywhere(info).await?)?;
+        check_version(&info)?;
+        Ok(connection)
+    }
+
+    /// Replaces the connection with this number; if another one has taken its place already, that one stays.
+    fn replace(&self, number: u64) {
+        let mut state = self.state();
+        if state.current.as_ref().is_none_or(|(_, current)| *current != number) {
+            return;
+        }
+        match &self.inner.origin {
+            // Nobody here knows where it leads to.
+            Origin::Given(_) => return,
+            // One bad node is no reason to cut off the others: the old connection serves until the new one is there.
+            #[cfg(feature = "cluster")]
+            Origin::Cluster(_) => {}
+            _ => state.current = None,
+        }
+        self.attempt(&mut state);
+    }
+
+    /// Decides what an error means for the connection.
+    fn look_into(&self, error: &RedisError, number: u64) {
+        let is_answer = server_code(error).is_some();
+        if !is_answer {
+            self.doubt();
+        }
+        let is_useless = match error.kind() {
+            // The manager and the cluster client mend a dropped connection; but a master that is gone is asked for anew.
+            ErrorKind::Io if error.is_connection_dropped() => self.is_behind_sentinel(),
+            ErrorKind::ClusterConnectionNotFound => false,
+            // It has become a replica: the name, or the sentinels, now lead to another server.
+            ErrorKind::Server(ServerErrorKind::ReadOnly) => true,
+            // It was restarted with other users, or they have changed.
+            _ if matches!(server_code(error).as_deref(), Some("NOAUTH" | "WRONGPASS")) => true,
+            // The manager keeps a failed login for ever.
+            _ => !is_answer,
+        };
+        if is_useless {
+            tracing::debug!(%error, "the connection is replaced");
+            self.replace(number);
+        }
+    }
+
+    fn is_behind_sentinel(&self) -> bool {
+        match &self.inner.origin {
+            #[cfg(feature = "sentinel")]
+            Origin::Sentinel(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Looks after a connection that a caller gave up on before our own timeout: is it dead, or was he in a hurry?
+    ///
+    /// Without it a caller whose patience is shorter than our timeout would wait on a dead connection for ever.
+    fn check(&self, request: &Request, number: u64) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        if self.inner.checking.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let (link, proof) = (self.clone(), Request::proof(&request.key));
+        runtime.spawn(async move {
+            let current = link.state().current.clone();
+            if let Some((mut connection, current)) = current
+                && current == number
+                && timeout(link.inner.timeouts.operation, connection.send(&proof)).await.is_err()
+            {
+                tracing::debug!(
+                    "no answer in time to a request that was given up; the connection is replaced"
+                );
+                link.doubt();
+                link.replace(number);
+            }
+            link.inner.checking.store(false, Ordering::SeqCst);
+        });
+    }
+}
+
+/// A request that was sent. Dropped before its end, it has the connection checked.
+struct Watched<'a> {
+    link: &'a Link,
+    request: &'a Request,
+    number: u64,
+    is_settled: bool,
+}
+
+impl Watched<'_> {
+    fn settle(mut self) {
+        self.is_settled = true;
+    }
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.link.check(self.request, self.number);
+        }
+    }
+}
+
+/// What an error of a request says about the request.
+fn trouble(error: RedisError, connection: &Connection) -> Trouble {
+    match connection {
+        // The manager was reconnecting and was turned away, or could not log in; it has sent nothing.
+        Connection::Single(_)
+            if error.is_connection_refusal() || error.kind() == ErrorKind::AuthenticationFailed =>
+        {
+            Trouble::NoConnection(error)
+        }
+        // The cluster client gives the failure of one node's connection to requests that were sent to another.
+        _ => Trouble::Answer(error),
+    }
+}
+
+/// Refuses a server that is too old. One that does not tell a version (a compatible server) is taken at its word.
+fn check_version(info: &str) -> RedisResult<()> {
+    let Some(version) = info.lines().find_map(|line| line.strip_prefix("redis_version:")) else {
+        return Ok(());
+    };
+    let version = version.trim();
+    let mut parts = version.split('.').map_while(|part| part.parse::<u64>().ok());
+    match (parts.next(), parts.next()) {
+        (Some(major), Some(minor)) if (major, minor) < OLDEST_SERVER => {
+            let (major, minor) = OLDEST_SERVER;
+            let detail = format!("it is Redis {version}; run {major}.{minor} or newer");
+            Err(RedisError::from((ErrorKind::InvalidClientConfig, "the server is too old", detail)))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,386 @@
+//! [`RedisStore`]: the adapter.
+
+use std::fmt;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use circuitry_store::store::{check_name, ttl_ms};
+use circuitry_store::{Entry, Loaded, Receipt, Store, StoreError, Swapped, Version};
+use redis::{Cmd, Script, Value};
+use tokio::time::Instant;
+
+use crate::error::{Operation, Task, failed_to_connect, is_unknown_script, is_wrong_type};
+use crate::link::{Link, Request};
+use crate::{RedisStoreBuilder, SWAP_SCRIPT};
+
+/// A load asks for the server's time when nothing has told it for so long. A drift of 100 parts in a million, which is
+/// a bad clock, makes a millisecond of it.
+const TIME_AGES_AFTER: Duration = Duration::from_secs(10);
+/// Redis refuses a time to live whose end it cannot count; this one ends in 31,000 years.
+const LONGEST_TTL_MS: u64 = 1_000_000_000_000_000;
+/// An entry may expire or be created between two looks at it; a key that is not ours stays so.
+const CLOSER_LOOKS: u32 = 3;
+
+static SWAP: LazyLock<Script> = LazyLock::new(|| Script::new(SWAP_SCRIPT));
+
+/// A store on Redis, or whatever speaks its protocol and runs its scripts. Clones share their connection.
+///
+/// See the [crate] for how to configure it and what it does not promise.
+///
+/// # Example
+/// ```no_run
+/// use circuitry_redis::RedisStore;
+/// use circuitry_store::{Store, Swapped};
+///
+/// # async fn example() -> Result<(), circuitry_store::StoreError> {
+/// let store = RedisStore::connect("redis://127.0.0.1:6379").await?;
+/// let known = store.load("emails/acme").await?.entry;
+/// let expected = known.as_ref().map(|entry| &entry.version);
+/// match store.swap("emails/acme", expected, b"a new value", None).await? {
+///     Swapped::Stored(receipt) => println!("stored as {:?}", receipt.version),
+///     Swapped::Conflict(fresh) => println!("somebody was faster: {:?}", fresh.entry),
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct RedisStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    link: Link,
+    prefix: String,
+    place: String,
+    operation_timeout: Duration,
+    time_told_at: Mutex<Option<Instant>>,
+}
+
+/// What the script answers.
+enum Ruling {
+    Stored { now_ms: u64 },
+    Conflict(Loaded),
+    Foreign,
+}
+
+impl RedisStore {
+    /// Connects to the server at `url`, with the default settings: `redis://[user:password@]host[:port][/database]`.
+    ///
+    /// # Errors
+    /// Those of [`RedisStoreBuilder::connect`].
+    ///
+    /// # Cancel safety
+    /// It writes nothing; dropping it has no effect.
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        Self::builder().connect(url).await
+    }
+
+    /// Begins with the default settings.
+    pub fn builder() -> RedisStoreBuilder {
+        RedisStoreBuilder::default()
+    }
+
+    /// The key of a circuit: the prefix and the circuit's name, as they are.
+    ///
+    /// # Example
+    /// ```
+    /// use circuitry_redis::RedisStore;
+    /// let store = RedisStore::builder().prefix("billing:").lazy();
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let store = store.connect("redis://127.0.0.1:6379").await?;
+    /// assert_eq!(store.key("emails/acme"), "billing:emails/acme");
+    /// # Ok::<(), circuitry_store::StoreError>(()) }).unwrap();
+    /// ```
+    pub fn key(&self, circuit: &str) -> String {
+        [&self.inner.prefix, circuit].concat()
+    }
+
+    pub(crate) fn new(link: Link, prefix: String, place: String, operation_timeout: Duration) -> Self {
+        let time_told_at = Mutex::default();
+        Self { inner: Arc::new(Inner { link, prefix, place, operation_timeout, time_told_at }) }
+    }
+
+    pub(crate) async fn connected(self) -> Result<Self, StoreError> {
+        match self.inner.link.connect().await {
+            Ok(()) => Ok(self),
+            Err(error) => Err(failed_to_connect(&self.inner.place, error)),
+        }
+    }
+
+    fn task<'a>(&'a self, operation: Operation, key: &'a str) -> Task<'a> {
+        Task { operation, key, place: &self.inner.place, limit: self.inner.operation_timeout }
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.inner.operation_timeout
+    }
+
+    fn is_time_old(&self) -> bool {
+        let told_at = *self.inner.time_told_at.lock().unwrap_or_else(PoisonError::into_inner);
+        told_at.is_none_or(|told_at| told_at.elapsed() >= TIME_AGES_AFTER)
+    }
+
+    fn time_was_told(&self) {
+        *self.inner.time_told_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    async fn send(
+        &self,
+        task: Task<'_>,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Vec<Value>, StoreError> {
+        match self.inner.link.send(request, deadline).await {
+            Ok(answers) => Ok(answers),
+            Err(trouble) if is_wrong_type(&trouble) => Err(self.wrong_type(task, deadline).await),
+            Err(trouble) => Err(task.failed(trouble)),
+        }
+    }
+
+    /// Says what the key holds; where that cannot be asked, that it is no hash.
+    async fn wrong_type(&self, task: Task<'_>, deadline: Instant) -> StoreError {
+        let key = task.key.as_bytes();
+        let mut command = redis::cmd("TYPE");
+        command.arg(key);
+        let answers = self.inner.link.send(&Request::one(key, command), deadline).await;
+        match answers.as_deref() {
+            Ok([Value::SimpleString(kind)]) => task.foreign(&format!("a {kind}")),
+            _ => task.foreign("another type than a hash"),
+        }
+    }
+
+    /// A hash without our fields looks like no key at all; this tells the two apart.
+    async fn look_closer(&self, task: Task<'_>, deadline: Instant) -> Result<Option<Entry>, StoreError> {
+        let key = task.key.as_bytes();
+        let mut exists = redis::cmd("EXISTS");
+        exists.arg(key);
+        let request = Request { key: key.to_vec(), commands: vec![exists, fields_of(key)] };
+        for _ in 0..CLOSER_LOOKS {
+            let answers = self.send(task, &request, deadline).await?;
+            let Ok([Value::Int(exists), fields]) = <[Value; 2]>::try_from(answers) else {
+                return Err(task.misread(&"not two answers"));
+            };
+            match entry_in(fields) {
+                Ok(Some(entry)) => return Ok(Some(entry)),
+                Ok(None) if exists == 0 => return Ok(None),
+                Ok(None) => {}
+                Err(Misfit::Foreign) => break,
+                Err(Misfit::Unreadable(answer)) => return Err(task.misread(&answer)),
+            }
+        }
+        Err(task.foreign("a hash without the fields version and value"))
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for RedisStore {
+    /// Sends one HMGET. If nothing has told the server's time for 10 s, TIME goes with it in the same message.
+    async fn load(&self, circuit: &str) -> Result<Loaded, StoreError> {
+        check_name(circuit)?;
+        let key = self.key(circuit);
+        let (task, deadline) = (self.task(Operation::Load, &key), self.deadline());
+        let mut request = Request::one(key.as_bytes(), fields_of(key.as_bytes()));
+        let asks_for_time = self.is_time_old();
+        if asks_for_time {
+            request.commands.push(redis::cmd("TIME"));
+        }
+        let mut answers = self.send(task, &request, deadline).await?.into_iter();
+        let fields = answers.next().unwrap_or(Value::Nil);
+        let now_ms = match answers.next() {
+            Some(time) => Some(time_in(&time).ok_or_else(|| task.misread(&time))?),
+            None => None,
+        };
+        if now_ms.is_some() {
+            self.time_was_told();
+        }
+        let entry = match entry_in(fields) {
+            Ok(Some(entry)) => Some(entry),
+            Ok(None) => self.look_closer(task, deadline).await?,
+            Err(Misfit::Foreign) => {
+                return Err(task.foreign("a hash with only one of the fields version and value"));
+            }
+            Err(Misfit::Unreadable(answer)) => return Err(task.misread(&answer)),
+        };
+        Ok(Loaded { entry, now_ms })
+    }
+
+    /// Sends one EVALSHA of the script in [`SWAP_SCRIPT`]; where the server does not know it yet, one EVAL after it.
+    async fn swap(
+        &self,
+        circuit: &str,
+        expected: Option<&Version>,
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<Swapped, StoreError> {
+        check_name(circuit)?;
+        let version = Version::mint()?;
+        let key = self.key(circuit);
+        let (task, deadline) = (self.task(Operation::Swap, &key), self.deadline());
+        let link = &self.inner.link;
+        link.prove(key.as_bytes(), deadline).await.map_err(|trouble| task.failed(trouble))?;
+
+        let request = |command: &str, script: &str| {
+            let command = swap_command(command, script, &key, expected, &version, value, ttl);
+            Request::one(key.as_bytes(), command)
+        };
+        let mut answer = link.send(&request("EVALSHA", SWAP.get_hash()), deadline).await;
+        if answer.as_ref().is_err_and(is_unknown_script) {
+            // The server says that it has not run it, so this is no second time. EVAL leaves the script there.
+            tracing::debug!("the server does not know the script yet");
+            answer = link.send(&request("EVAL", SWAP_SCRIPT), deadline).await;
+        }
+        let answers = match answer {
+            Ok(answers) => answers,
+            Err(trouble) if is_wrong_type(&trouble) => return Err(self.wrong_type(task, deadline).await),
+            Err(trouble) => return Err(task.failed(trouble)),
+        };
+        let ruling = ruling_in(&answers).ok_or_else(|| task.misread(&answers))?;
+        self.time_was_told();
+        match ruling {
+            Ruling::Stored { now_ms } => Ok(Swapped::Stored(Receipt { version, now_ms: Some(now_ms) })),
+            Ruling::Conflict(loaded) => Ok(Swapped::Conflict(loaded)),
+            Ruling::Foreign => Err(task.foreign("a hash without the fields version and value")),
+        }
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("RedisStore")
+            .field("place", &self.inner.place)
+            .field("prefix", &self.inner.prefix)
+            .field("operation_timeout", &self.inner.operation_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+fn fields_of(key: &[u8]) -> Cmd {
+    let mut command = redis::cmd("HMGET");
+    command.arg(key).arg("version").arg("value");
+    command
+}
+
+fn swap_command(
+    command: &str,
+    script: &str,
+    key: &str,
+    expected: Option<&Version>,
+    version: &Version,
+    value: &[u8],
+    ttl: Option<Duration>,
+) -> Cmd {
+    let mut command = redis::cmd(command);
+    command.arg(script).arg(1).arg(key);
+    match expected {
+        Some(expected) => command.arg(b"1").arg(expected.as_bytes()),
+        None => command.arg(b"0").arg(b""),
+    };
+    command.arg(version.as_bytes()).arg(value);
+    match ttl {
+        Some(ttl) => command.arg(ttl_ms(ttl).min(LONGEST_TTL_MS)),
+        None => command.arg(b""),
+    };
+    command
+}
+
+/// Why an answer to HMGET is no entry.
+enum Misfit {
+    /// One of the fields is there without the other.
+    Foreign,
+    Unreadable(Value),
+}
+
+fn entry_in(fields: Value) -> Result<Option<Entry>, Misfit> {
+    let Value::Array(fields) = fields else { return Err(Misfit::Unreadable(fields)) };
+    match <[Value; 2]>::try_from(fields) {
+        Ok([Value::BulkString(version), Value::BulkString(value)]) => {
+            Ok(Some(Entry { value, version: Version::from_bytes(version) }))
+        }
+        Ok([Value::Nil, Value::Nil]) => Ok(None),
+        Ok([Value::Nil, Value::BulkString(_)] | [Value::BulkString(_), Value::Nil]) => Err(Misfit::Foreign),
+        Ok(fields) => Err(Misfit::Unreadable(Value::Array(fields.into()))),
+        Err(fields) => Err(Misfit::Unreadable(Value::Array(fields))),
+    }
+}
+
+/// TIME answers seconds and, as their fraction, microseconds.
+fn time_in(answer: &Value) -> Option<u64> {
+    let (seconds, microseconds): (u64, u64) = redis::from_redis_value_ref(answer).ok()?;
+    seconds.checked_mul(1000)?.checked_add(microseconds / 1000)
+}
+
+fn ruling_in(answers: &[Value]) -> Option<Ruling> {
+    let [Value::Array(answer)] = answers else { return None };
+    let [Value::Int(ruling), Value::Int(now_ms), rest @ ..] = &answer[..] else { return None };
+    let now_ms = u64::try_from(*now_ms).ok()?;
+    let conflict = |entry| Ruling::Conflict(Loaded { entry, now_ms: Some(now_ms) });
+    match (ruling, rest) {
+        (1, []) => Some(Ruling::Stored { now_ms }),
+        (0, []) => Some(conflict(None)),
+        (0, [Value::BulkString(version), Value::BulkString(value)]) => {
+            let version = Version::from_bytes(version.clone());
+            Some(conflict(Some(Entry { value: value.clone(), version })))
+        }
+        (2, []) => Some(Ruling::Foreign),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_another_form_is_not_taken_for_one_of_ours() {
+        let (int, text) = (Value::Int, |text: &str| Value::BulkString(text.into()));
+        let others = [
+            vec![],
+            vec![Value::Okay],
+            vec![Value::Array(vec![])],
+            vec![Value::Array(vec![int(1)])],
+            vec![Value::Array(vec![int(3), int(5)])],
+            vec![Value::Array(vec![int(1), int(-5)])],
+            vec![Value::Array(vec![int(1), int(5), text("more")])],
+            vec![Value::Array(vec![int(0), int(5), text("version")])],
+            vec![Value::Array(vec![int(0), int(5), text("version"), Value::Nil])],
+            vec![Value::Array(vec![int(1), int(5)]), Value::Okay],
+        ];
+        for answers in others {
+            assert!(ruling_in(&answers).is_none(), "{answers:?}");
+        }
+        assert!(matches!(
+            ruling_in(&[Value::Array(vec![int(1), int(5)])]),
+            Some(Ruling::Stored { now_ms: 5 })
+        ));
+    }
+
+    #[test]
+    fn a_time_is_told_in_milliseconds() {
+        let time = |seconds: &str, microseconds: &str| {
+            time_in(&Value::Array(vec![
+                Value::BulkString(seconds.into()),
+                Value::BulkString(microseconds.into()),
+            ]))
+        };
+        assert_eq!(time("1700000000", "999999"), Some(1_700_000_000_999));
+        assert_eq!(time("1700000000", "999"), Some(1_700_000_000_000));
+        assert_eq!(time("18446744073709551615", "0"), None);
+        assert_eq!(time_in(&Value::Okay), None);
+    }
+
+    #[test]
+    fn the_longest_time_to_live_is_one_that_redis_can_count() {
+        let ttl_sent = |ttl| {
+            let version = Version::from_bytes(*b"v");
+            let command = swap_command("EVAL", "", "key", None, &version, b"", ttl);
+            String::from_utf8_lossy(&command.get_packed_command())
+                .trim_end()
+                .rsplit("\r\n")
+                .next()
+                .map(str::to_owned)
+        };
+        assert_eq!(ttl_sent(Some(Duration::MAX)).as_deref(), Some("1000000000000000"));
+        assert_eq!(ttl_sent(Some(Duration::from_nanos(1))).as_deref(), Some("1"));
+        assert_eq!(ttl_sent(Some(Duration::from_millis(1500))).as_deref(), Some("1500"));
+    }
+}
