@@ -4,7 +4,7 @@
 //! integers for keys. A field that a later schema adds is a new key with a default, so old bytes go on loading.
 
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use minicbor::bytes::ByteVec;
@@ -282,7 +282,10 @@ impl Record {
             newer => return Err(RecordError::NewerSchema(u32::from(newer))),
         }
         let mut decoder = minicbor::Decoder::new(body);
-        let record: Self = decoder.decode().map_err(|error| malformed(error.to_string()))?;
+        // The library's error would bring its formatting, three kilobytes of the component.
+        let Ok(record) = decoder.decode::<Self>() else {
+            return Err(malformed(format!("it is damaged near byte {} of its body", decoder.position())));
+        };
         if decoder.position() != body.len() {
             return Err(malformed("there are bytes after the end of the record"));
         }
@@ -299,7 +302,7 @@ impl Record {
         let mut bytes = Vec::with_capacity(512);
         bytes.extend_from_slice(&MAGIC);
         bytes.push(SCHEMA);
-        minicbor::encode(self, &mut bytes).map_err(|error| malformed(error.to_string()))?;
+        minicbor::encode(self, &mut bytes).map_err(|_| malformed("the record cannot be encoded"))?;
         Ok(bytes)
     }
 

@@ -1,1 +1,45 @@
-//! Under construction.
+//! A distributed circuit breaker: many processes share one circuit per dependency, tenant or job kind.
+//!
+//! ```text
+//!   your code ──► Breaker ──► circuitry.wasm in wasmtime ──► Store ──► memory, Redis or DynamoDB
+//!                               (every decision)              (bytes and versions)
+//! ```
+//!
+//! A [`Factory`] makes a [`Breaker`] for a name and a [`Context`]; [`Breaker::execute`] starts, works and ends. What
+//! it does *not* do: it does not retry your work, time it out, or limit its rate.
+//!
+//! - [`factory`], [`breaker`], [`permit`]: what you call; [`settings`], [`context`]: what you say
+//! - [`outcome`], [`refusal`], [`state`], [`error`], [`event`]: what you are told
+//! - `node`, `settling`, `outage`: this process among the fleet's; `runtime`: the component in wasmtime
+//! - [`metering`]: the metrics, with the feature `metrics`
+
+pub mod breaker;
+mod call;
+mod circuit;
+mod clock;
+pub mod context;
+pub mod error;
+pub mod event;
+pub mod factory;
+pub mod metering;
+mod node;
+mod outage;
+pub mod outcome;
+pub mod permit;
+pub mod refusal;
+mod runtime;
+pub mod settings;
+mod settling;
+pub mod state;
+
+pub use breaker::{Breaker, Executed};
+pub use circuitry_store::{Clock, ManualClock, MemoryStore, Store, StoreError, SystemClock};
+pub use context::{Context, default_name};
+pub use error::{ComponentError, Error, ExecuteError, RecordError, SettingsError, StartError};
+pub use event::StateChange;
+pub use factory::Factory;
+pub use outcome::{Disposition, Expected, Outcome, Settlement, WorkError, default_error_matcher};
+pub use permit::Permit;
+pub use refusal::{Refusal, RefusalReason};
+pub use settings::{Settings, SettingsBuilder, StoreFailure, TripInformation};
+pub use state::{Counts, Information, Override, OverrideKind, Probe, State, Transition, TransitionReason};

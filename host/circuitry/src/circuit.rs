@@ -1,0 +1,180 @@
+//! [`Circuit`]: what this process keeps of one circuit, and the outcomes that wait to be settled together.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use circuitry_store::Loaded;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::call::{Completion, Grant, Ruling};
+use crate::context::Context;
+use crate::error::Error;
+use crate::metering;
+use crate::outcome::{Disposition, Outcome, Settlement};
+use crate::state::State;
+
+/// The most completions of one call, as `wit/` says.
+const COMPLETIONS_MAX: usize = 256;
+/// The most permits in one completion, as `wit/` says.
+const RUN_MAX: u32 = 65_536;
+
+/// What somebody who ended work is told.
+pub(crate) type Settled = Result<Settlement, Error>;
+
+/// What this process keeps of one circuit. Nothing in it is needed: a circuit forgotten costs one load.
+#[derive(Debug)]
+pub(crate) struct Circuit {
+    /// The circuit's name, as it is shared.
+    pub(crate) name: Arc<str>,
+    /// The name given to `breaker_for`.
+    pub(crate) base: Arc<str>,
+    pub(crate) context: Context,
+    /// How many calls on this circuit may be under way at once, so that one that hangs leaves instances to others.
+    pub(crate) calls: Semaphore,
+    known: Mutex<Option<Loaded>>,
+    ends: Mutex<Ends>,
+    state: Mutex<Option<State>>,
+}
+
+/// Outcomes that wait, and whether a task is settling.
+#[derive(Debug, Default)]
+struct Ends {
+    waiting: Vec<Ended>,
+    settling: bool,
+}
+
+/// One outcome that waits, and who wants to know.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) grant: Grant,
+    pub(crate) outcome: Outcome,
+    pub(crate) reply: oneshot::Sender<Settled>,
+}
+
+/// Outcomes that go to the store in one swap.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) completions: Vec<Completion>,
+    replies: Vec<Ended>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change under these locks is whole before anything can panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Circuit {
+    pub(crate) fn new(name: Arc<str>, base: Arc<str>, context: Context, calls: usize) -> Self {
+        Self {
+            name,
+            base,
+            context,
+            calls: Semaphore::new(calls),
+            known: Mutex::default(),
+            ends: Mutex::default(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// The entry last seen in the store, without the time at which it was seen.
+    pub(crate) fn known(&self) -> Option<Loaded> {
+        lock(&self.known).clone()
+    }
+
+    /// Remembers the entry last seen in the store.
+    pub(crate) fn saw(&self, seen: Loaded) {
+        *lock(&self.known) = Some(Loaded { now_ms: None, ..seen });
+    }
+
+    /// Notes the state for the gauges.
+    pub(crate) fn saw_state(&self, state: State) {
+        let mut seen = lock(&self.state);
+        if *seen != Some(state) {
+            metering::state(&self.base, *seen, Some(state));
+            *seen = Some(state);
+        }
+    }
+
+    /// Adds an outcome; says whether the caller has to start a settling task.
+    pub(crate) fn ended(&self, ended: Ended) -> bool {
+        let mut ends = lock(&self.ends);
+        ends.waiting.push(ended);
+        !std::mem::replace(&mut ends.settling, true)
+    }
+
+    /// Takes what waits, as much as fits into one call; `None` ends the settling task.
+    pub(crate) fn next_batch(&self) -> Option<Batch> {
+        let mut ends = lock(&self.ends);
+        if ends.waiting.is_empty() {
+            ends.settling = false;
+            return None;
+        }
+        let mut completions: Vec<Completion> = Vec::new();
+        let mut taken = 0;
+        for ended in &ends.waiting {
+            let full = completions.len() == COMPLETIONS_MAX;
+            let run = completions.last_mut().filter(|last| {
+                ended.grant.probe.is_none()
+                    && last.grant == ended.grant
+                    && last.outcome == ended.outcome
+                    && last.count < RUN_MAX
+            });
+            match run {
+                Some(run) => run.count += 1,
+                None if full => break,
+                None => completions.push(Completion { grant: ended.grant, outcome: ended.outcome, count: 1 }),
+            }
+            taken += 1;
+        }
+        let replies = ends.waiting.drain(..taken).collect();
+        Some(Batch { completions, replies })
+    }
+}
+
+impl Drop for Circuit {
+    fn drop(&mut self) {
+        metering::state(&self.base, *lock(&self.state), None);
+    }
+}
+
+impl Batch {
+    /// Tells everybody what became of their outcome: of a run the first ones are accepted. Nobody is told twice.
+    pub(crate) fn settle(&mut self, circuit: &Circuit, rulings: &[Ruling], local: bool) {
+        let dispositions = rulings.iter().flat_map(|ruling| {
+            let accepted = std::iter::repeat_n(Disposition::Accepted, ruling.accepted as usize);
+            accepted.chain(std::iter::repeat_n(Disposition::Stale, ruling.stale as usize))
+        });
+        // A component that rules on too few leaves the rest unsettled.
+        let dispositions = dispositions.chain(std::iter::repeat(Disposition::Unsettled));
+        for (ended, disposition) in self.replies.drain(..).zip(dispositions) {
+            ended.tell(circuit, Settlement { disposition, local });
+        }
+    }
+
+    /// Tells everybody the same.
+    pub(crate) fn settle_all(&mut self, circuit: &Circuit, settlement: Settlement) {
+        for ended in self.replies.drain(..) {
+            ended.tell(circuit, settlement);
+        }
+    }
+
+    /// Tells everybody of an error.
+    pub(crate) fn fail(&mut self, error: &Error) {
+        for ended in self.replies.drain(..) {
+            // Who no longer waits does not want to know.
+            let _ = ended.reply.send(Err(error.clone()));
+        }
+    }
+
+    /// How many outcomes there are in it.
+    pub(crate) fn outcomes(&self) -> u64 {
+        self.completions.iter().map(|completion| u64::from(completion.count)).sum()
+    }
+}
+
+impl Ended {
+    fn tell(self, circuit: &Circuit, settlement: Settlement) {
+        metering::outcome(&circuit.base, self.outcome, settlement);
+        // Who no longer waits does not want to know.
+        let _ = self.reply.send(Ok(settlement));
+    }
+}

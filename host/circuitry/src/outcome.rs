@@ -1,0 +1,151 @@
+//! How work ended: [`Outcome`], what became of it: [`Settlement`], and who says which error is what: matchers.
+
+use std::any::Any;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::refusal::Refusal;
+
+/// How work ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It went well, or with an error that is expected.
+    Success,
+    /// The dependency failed; a deadline that passed is a failure too.
+    Failure,
+    /// Neither: changes no count and frees a probe's place. A cancel by the caller is one.
+    Ignored,
+}
+
+impl Outcome {
+    /// The name as it is in metrics and events.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Ignored => "ignored",
+        }
+    }
+}
+
+/// What became of an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Settlement {
+    /// Whether it was applied.
+    pub disposition: Disposition,
+    /// Whether this was the process's own record, because the store was down.
+    pub local: bool,
+}
+
+/// Whether an outcome was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Disposition {
+    /// It was applied.
+    Accepted,
+    /// It belongs to another era, or to a probe's place that was given away, and changed nothing.
+    Stale,
+    /// Not known yet: the store did not answer in time. It is settled in the background, once, if it can be.
+    Unsettled,
+    /// There was nothing to settle: the permit was given without asking, because the store was down.
+    Uncounted,
+}
+
+impl Disposition {
+    /// The name as it is in metrics and events.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Stale => "stale",
+            Self::Unsettled => "unsettled",
+            Self::Uncounted => "uncounted",
+        }
+    }
+}
+
+/// An error that is part of the work and no fault of the dependency; it counts as a success.
+///
+/// # Example
+/// ```
+/// # use circuitry::Expected;
+/// // "No such customer" is an answer.
+/// let error = Expected::new(std::io::Error::other("no such customer"));
+/// assert_eq!(error.to_string(), "no such customer");
+/// ```
+#[derive(Debug)]
+pub struct Expected {
+    source: Box<dyn StdError + Send + Sync + 'static>,
+}
+
+impl Expected {
+    /// Marks `error` as expected.
+    pub fn new(error: impl Into<Box<dyn StdError + Send + Sync + 'static>>) -> Self {
+        Self { source: error.into() }
+    }
+
+    /// The error that was expected.
+    pub fn into_inner(self) -> Box<dyn StdError + Send + Sync + 'static> {
+        self.source
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(formatter)
+    }
+}
+
+impl StdError for Expected {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.source()
+    }
+}
+
+/// An error of the user's own type, as a matcher that does not know the type sees it.
+#[derive(Clone, Copy)]
+pub struct WorkError<'a>(&'a (dyn Any + 'static));
+
+impl<'a> WorkError<'a> {
+    /// Shows `error` to a matcher.
+    pub fn new<E: Any>(error: &'a E) -> Self {
+        Self(error)
+    }
+
+    /// The error, if it is of the type `E`.
+    pub fn downcast_ref<E: Any>(&self) -> Option<&'a E> {
+        self.0.downcast_ref()
+    }
+}
+
+impl fmt::Debug for WorkError<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("WorkError(..)")
+    }
+}
+
+/// Says what an error of the work means for the circuit.
+pub type ErrorMatcher = Arc<dyn Fn(WorkError<'_>) -> Outcome + Send + Sync>;
+
+/// The default matcher: every error is a failure, but [`Expected`] is a success and a breaker's own [`Refusal`] is
+/// ignored. Looks through `Box<dyn Error + Send + Sync>` and the sources in it.
+pub fn default_error_matcher(error: WorkError<'_>) -> Outcome {
+    if error.downcast_ref::<Expected>().is_some() {
+        return Outcome::Success;
+    }
+    if error.downcast_ref::<Refusal>().is_some() {
+        return Outcome::Ignored;
+    }
+    let boxed = error.downcast_ref::<Box<dyn StdError + Send + Sync>>();
+    let mut cause: Option<&(dyn StdError + 'static)> = boxed.map(|boxed| &**boxed as _);
+    while let Some(error) = cause {
+        if error.is::<Expected>() {
+            return Outcome::Success;
+        }
+        if error.is::<Refusal>() {
+            return Outcome::Ignored;
+        }
+        cause = error.source();
+    }
+    Outcome::Failure
+}

@@ -1,0 +1,279 @@
+//! One instance of the component, and what its imports reach while it runs a call.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use circuitry_store::{Store, StoreError, Version};
+use cpu_time::ThreadTime;
+use tokio::time::{Instant, timeout_at};
+use wasmtime::{StoreLimits, StoreLimitsBuilder, Trap, UpdateDeadline};
+
+use super::bindings::circuitry::breaker::{hooks, store, types};
+use super::bindings::{Circuitry, CircuitryPre};
+use super::engine::Machine;
+use super::{Answered, Limits};
+use crate::call::{Call, Failure, Operation, Problem};
+use crate::error::ComponentError;
+use crate::settings::{Hook, Rules};
+
+/// What the imports reach.
+pub(super) struct Host {
+    limits: StoreLimits,
+    budget: Budget,
+    /// Set while a call runs.
+    call: Option<Surroundings>,
+}
+
+/// What surrounds a call: the store to ask and until when.
+struct Surroundings {
+    store: Arc<dyn Store>,
+    hook: Option<Hook>,
+    deadline: Instant,
+    /// The error last handed to the guest, kept whole: the guest sees its text only.
+    store_error: Option<StoreError>,
+}
+
+/// Processor time of the guest, without its waits for the store.
+struct Budget {
+    limit: Duration,
+    spent: Duration,
+    /// The thread's processor time when the guest began to run, while it runs: between two waits a call stays on its
+    /// thread.
+    since: Option<Duration>,
+}
+
+impl Budget {
+    fn resume(&mut self) {
+        self.since = Some(ThreadTime::now().as_duration());
+    }
+
+    fn pause(&mut self) {
+        if let Some(since) = self.since.take() {
+            self.spent = self.spent.saturating_add(elapsed(since));
+        }
+    }
+
+    fn is_spent(&self) -> bool {
+        let running = self.since.map_or(Duration::ZERO, elapsed);
+        self.spent.saturating_add(running) > self.limit
+    }
+}
+
+fn elapsed(since: Duration) -> Duration {
+    ThreadTime::now().as_duration().saturating_sub(since)
+}
+
+/// One instance.
+pub(super) struct Instance {
+    store: wasmtime::Store<Host>,
+    guest: Circuitry,
+    machine: Arc<Machine>,
+}
+
+impl Instance {
+    pub(super) async fn new(
+        machine: &Arc<Machine>,
+        guest: &CircuitryPre<Host>,
+        limits: Limits,
+    ) -> Result<Self, ComponentError> {
+        let host = Host {
+            limits: StoreLimitsBuilder::new()
+                .memory_size(limits.memory_bytes)
+                .trap_on_grow_failure(true)
+                .build(),
+            budget: Budget { limit: limits.cpu_budget, spent: Duration::ZERO, since: None },
+            call: None,
+        };
+        let mut store = wasmtime::Store::new(machine.engine(), host);
+        store.limiter(|host| &mut host.limits);
+        store.epoch_deadline_callback(|context| {
+            let spent = context.data().budget.is_spent();
+            Ok(if spent { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) })
+        });
+        store.set_epoch_deadline(1);
+        let ticking = machine.ticking();
+        let instantiated = guest.instantiate_async(&mut store).await;
+        drop(ticking);
+        let guest = instantiated.map_err(|error| {
+            match error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
+                Some(_) => ComponentError::Busy(0),
+                None => broken(&error, limits.cpu_budget),
+            }
+        })?;
+        Ok(Self { store, guest, machine: machine.clone() })
+    }
+
+    pub(super) async fn check(
+        &mut self,
+        rules: &Rules,
+    ) -> Result<Result<u64, (String, String)>, ComponentError> {
+        let settings = rules.into();
+        let machine = self.machine.clone();
+        let _ticking = machine.ticking();
+        self.begin(None);
+        let checked = self.guest.circuitry_breaker_breaker().call_check(&mut self.store, &settings).await;
+        let budget = self.store.data().budget.limit;
+        let checked = checked.map_err(|error| broken(&error, budget))?;
+        Ok(checked.map_err(|error| (error.field, error.problem)))
+    }
+
+    /// Runs `call`. The outer error is the guest's: the instance is not to be used again.
+    pub(super) async fn call(
+        &mut self,
+        store: Arc<dyn Store>,
+        hook: Option<Hook>,
+        deadline: Instant,
+        call: Call,
+    ) -> Result<Result<Answered, Failure>, ComponentError> {
+        let machine = self.machine.clone();
+        let _ticking = machine.ticking();
+        self.begin(Some(Surroundings { store, hook, deadline, store_error: None }));
+        let answered = self.run(call).await;
+        let host = self.store.data_mut();
+        host.budget.pause();
+        let store_error = host.call.take().and_then(|call| call.store_error);
+        let answered = answered.map_err(|error| broken(&error, self.store.data().budget.limit))?;
+        Ok(match answered {
+            Ok((answer, seen)) => Ok(Answered { answer, seen: seen.into() }),
+            Err(failure) => Err(Failure {
+                problem: match (failure.error, store_error) {
+                    (types::Error::Store(_), Some(error)) => Problem::Store(error),
+                    (error, _) => error.into(),
+                },
+                last_seen: failure.last_seen.map(Into::into),
+                revision: failure.revision,
+            }),
+        })
+    }
+
+    fn begin(&mut self, call: Option<Surroundings>) {
+        // The guest is looked at with the next tick.
+        self.store.set_epoch_deadline(1);
+        let host = self.store.data_mut();
+        host.call = call;
+        host.budget.spent = Duration::ZERO;
+        host.budget.resume();
+    }
+
+    async fn run(
+        &mut self,
+        call: Call,
+    ) -> wasmtime::Result<Result<(crate::call::Answer, types::Loaded), types::Failure>> {
+        let breaker = self.guest.circuitry_breaker_breaker();
+        let store = &mut self.store;
+        let (circuit, settings) = (&*call.circuit, (&*call.rules).into());
+        let caller =
+            types::Caller { node: call.token.node, sequence: call.token.sequence, retry_of: call.retry_of };
+        let known = call.known.map(types::Loaded::from);
+        let (known, now_ms) = (known.as_ref(), call.now_ms);
+        Ok(match call.operation {
+            Operation::Start => breaker
+                .call_start(store, circuit, &settings, caller, known, now_ms)
+                .await?
+                .map(|(started, seen)| (started.into(), seen)),
+            Operation::End(completions) => {
+                let completions: Vec<_> = completions.into_iter().map(Into::into).collect();
+                breaker
+                    .call_end(store, circuit, &settings, caller, known, &completions, now_ms)
+                    .await?
+                    .map(|(settled, seen)| (settled.into(), seen))
+            }
+            Operation::Renew { era, probe } => breaker
+                .call_renew(store, circuit, &settings, caller, known, era, &[probe.into()], now_ms)
+                .await?
+                .map(|(renewed, seen)| (renewed.into(), seen)),
+            Operation::Inspect => breaker
+                .call_inspect(store, circuit, &settings, known, now_ms)
+                .await?
+                .map(|(information, seen)| (information.into(), seen)),
+            Operation::SetOverride(wanted) => {
+                let wanted = wanted.map(Into::into);
+                breaker
+                    .call_set_override(store, circuit, &settings, caller, known, wanted.as_ref(), now_ms)
+                    .await?
+                    .map(|(overridden, seen)| (overridden.into(), seen))
+            }
+        })
+    }
+}
+
+fn broken(error: &wasmtime::Error, budget: Duration) -> ComponentError {
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => {
+            ComponentError::OutOfTime { budget_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX) }
+        }
+        _ => ComponentError::Trapped(format!("{error:#}")),
+    }
+}
+
+impl Host {
+    fn surroundings(&mut self) -> wasmtime::Result<&mut Surroundings> {
+        self.call.as_mut().ok_or_else(|| wasmtime::Error::msg("the store was asked outside of a call"))
+    }
+}
+
+impl types::Host for Host {}
+
+impl store::Host for Host {
+    async fn load(&mut self, circuit: String) -> wasmtime::Result<Result<types::Loaded, types::StoreError>> {
+        self.budget.pause();
+        let call = self.surroundings()?;
+        let loaded = match timeout_at(call.deadline, call.store.load(&circuit)).await {
+            Ok(loaded) => loaded,
+            Err(elapsed) => {
+                Err(StoreError::unavailable("a load was not answered within the store's timeout", elapsed))
+            }
+        };
+        let answer = loaded.map(Into::into).map_err(|error| call.keep(error));
+        self.budget.resume();
+        Ok(answer)
+    }
+
+    async fn swap(
+        &mut self,
+        circuit: String,
+        expected: Option<Vec<u8>>,
+        value: Vec<u8>,
+        ttl_ms: Option<u64>,
+    ) -> wasmtime::Result<Result<types::Swapped, types::StoreError>> {
+        self.budget.pause();
+        let call = self.surroundings()?;
+        let expected = expected.map(Version::from_bytes);
+        let swap = call.store.swap(&circuit, expected.as_ref(), &value, ttl_ms.map(Duration::from_millis));
+        let swapped = match timeout_at(call.deadline, swap).await {
+            Ok(swapped) => swapped,
+            Err(elapsed) => {
+                Err(StoreError::unknown("a swap was not answered within the store's timeout", elapsed))
+            }
+        };
+        let answer = swapped.map(Into::into).map_err(|error| call.keep(error));
+        self.budget.resume();
+        Ok(answer)
+    }
+}
+
+impl Surroundings {
+    /// Tells the guest the error's kind and text, and keeps the error itself for the caller.
+    fn keep(&mut self, error: StoreError) -> types::StoreError {
+        let told = types::StoreError::from(&error);
+        self.store_error = Some(error);
+        told
+    }
+}
+
+impl hooks::Host for Host {
+    fn will_trip(&mut self, query: hooks::TripQuery) -> wasmtime::Result<bool> {
+        let by_default = query.counts.consecutive_failures > query.failure_count_threshold;
+        let Some(hook) = self.surroundings()?.hook.clone() else { return Ok(by_default) };
+        let information = query.into();
+        // A rule that panics must not break the call; the default rule stands in for it.
+        Ok(catch_unwind(AssertUnwindSafe(|| hook(&information))).unwrap_or_else(|_| {
+            tracing::error!(
+                circuit = information.circuit,
+                "the trip function panicked; the default rule decided"
+            );
+            by_default
+        }))
+    }
+}

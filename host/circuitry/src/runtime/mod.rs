@@ -1,0 +1,178 @@
+//! The component in wasmtime: [`Runtime::call`] takes an instance, runs one call on it with the store as its import,
+//! and gives the instance back.
+//!
+//! - `bindings`: generated; `convert`: its types from and to ours
+//! - `instance`: one instance, with what its imports reach
+//! - `engine`: the process's engine and the clock that interrupts guests
+//!
+//! Invariant: an instance is held only while its call runs; a call that trapped, or was dropped, takes its instance
+//! with it.
+
+mod bindings;
+mod convert;
+mod engine;
+mod instance;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use circuitry_store::Store;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+use wasmtime::component::{Component, HasSelf, Linker};
+
+use crate::call::{Answer, Call, Failure};
+use crate::error::ComponentError;
+use crate::settings::{Hook, Rules};
+pub(crate) use engine::MEMORY_MAX_BYTES;
+use engine::Machine;
+use instance::{Host, Instance};
+
+/// Where the component comes from.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Source {
+    /// The one of the crate `circuitry-component`.
+    #[default]
+    BuiltIn,
+    /// A file.
+    Path(PathBuf),
+}
+
+/// What a guest may use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) max_instances: usize,
+    pub(crate) cpu_budget: Duration,
+    pub(crate) memory_bytes: usize,
+}
+
+/// What a call found, and the entry last seen.
+pub(crate) struct Answered {
+    pub(crate) answer: Answer,
+    pub(crate) seen: circuitry_store::Loaded,
+}
+
+/// The component, ready to be called.
+pub(crate) struct Runtime {
+    machine: Arc<Machine>,
+    guest: bindings::CircuitryPre<Host>,
+    limits: Limits,
+    /// As many calls at once as there may be instances.
+    places: Semaphore,
+    /// For calls on local records, which wait for nothing: a store that hangs cannot take these.
+    local_places: Semaphore,
+    idle: Mutex<Vec<Instance>>,
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Runtime").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// So many instances are for calls on local records, at least.
+const LOCAL_PLACES: usize = 4;
+
+impl Runtime {
+    /// Compiles the component and checks it against the world.
+    ///
+    /// # Errors
+    /// [`ComponentError::Unusable`], which names the file and what is wrong with it.
+    pub(crate) fn new(source: &Source, limits: Limits) -> Result<Self, ComponentError> {
+        let origin = match source {
+            Source::BuiltIn => "that is built in".to_owned(),
+            Source::Path(path) => path.display().to_string(),
+        };
+        let unusable = |problem: String| ComponentError::Unusable { origin: origin.clone(), problem };
+        let machine = Machine::shared().map_err(&unusable)?;
+        let component = match source {
+            Source::BuiltIn => machine.built_in().map_err(&unusable)?,
+            Source::Path(path) => {
+                let bytes = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+                Component::from_binary(machine.engine(), &bytes).map_err(|error| {
+                    unusable(format!(
+                        "it is no WebAssembly component: {error:#}; give the path of a circuitry.wasm"
+                    ))
+                })?
+            }
+        };
+        let mut linker = Linker::<Host>::new(machine.engine());
+        bindings::Circuitry::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host)
+            .map_err(|error| unusable(format!("{error:#}")))?;
+        let guest = linker.instantiate_pre(&component).and_then(bindings::CircuitryPre::new).map_err(|error| {
+            unusable(format!(
+                "it does not fit the world circuitry:breaker/circuitry@0.1.0: {error:#}; build it with this version's wit"
+            ))
+        })?;
+        Ok(Self {
+            machine,
+            guest,
+            places: Semaphore::new(limits.max_instances),
+            local_places: Semaphore::new(LOCAL_PLACES),
+            idle: Mutex::default(),
+            limits,
+        })
+    }
+
+    /// Asks the component whether `rules` can be used.
+    ///
+    /// # Errors
+    /// The field and the problem, or the component's failure.
+    pub(crate) async fn check(&self, rules: &Rules) -> Result<Result<u64, (String, String)>, ComponentError> {
+        let mut instance = self.instance().await?;
+        let checked = instance.check(rules).await?;
+        self.give_back(instance);
+        Ok(checked)
+    }
+
+    /// Runs `call` against `store`; `local` calls have places of their own.
+    ///
+    /// # Cancel safety
+    /// A dropped call throws its instance away; whether it wrote is then unknown. The caller runs it in a task.
+    pub(crate) async fn call(
+        &self,
+        store: Arc<dyn Store>,
+        hook: Option<Hook>,
+        local: bool,
+        call: Call,
+    ) -> Result<Answered, Failure> {
+        let places = if local { &self.local_places } else { &self.places };
+        let begun = tokio::time::Instant::now();
+        let _place = place(places, call.timeout).await?;
+        let mut instance = self.instance().await?;
+        let deadline = begun + call.timeout;
+        match instance.call(store, hook, deadline, call).await {
+            Ok(result) => {
+                self.give_back(instance);
+                result
+            }
+            // The guest trapped: its memory is in no known state.
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn instance(&self) -> Result<Instance, ComponentError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match idle {
+            Some(instance) => Ok(instance),
+            None => Instance::new(&self.machine, &self.guest, self.limits).await,
+        }
+    }
+
+    fn give_back(&self, instance: Instance) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
+    }
+}
+
+/// Waits for a place, but no longer than the call may take.
+async fn place(places: &Semaphore, within: Duration) -> Result<SemaphorePermit<'_>, ComponentError> {
+    if let Ok(place) = places.try_acquire() {
+        return Ok(place);
+    }
+    match timeout(within, places.acquire()).await {
+        Ok(Ok(place)) => Ok(place),
+        Ok(Err(_closed)) => Err(ComponentError::CutOff("the factory is gone".into())),
+        Err(_elapsed) => Err(ComponentError::Busy(u64::try_from(within.as_millis()).unwrap_or(u64::MAX))),
+    }
+}
