@@ -87,12 +87,13 @@ impl<'a> Request<'a> {
     {
         let (remedy, what) = match &error {
             SdkError::ServiceError(answer) => {
-                let (code, message) = (answer.err().code(), answer.err().message());
                 let status = answer.raw().status().as_u16();
-                let (remedy, hint) =
-                    self.answered(status, code.unwrap_or_default(), message.unwrap_or_default());
-                let code = code.map_or_else(|| format!("HTTP status {status}"), str::to_owned);
-                (remedy, sentence([&code, message.unwrap_or_default(), &hint]))
+                // Without a code it is no error of DynamoDB's, but an answer that the SDK could not read.
+                let code = answer.err().code().unwrap_or_default();
+                let message = answer.err().message().map_or_else(|| cause(&error), str::to_owned);
+                let (remedy, hint) = self.answered(status, code, &message);
+                let name = if code.is_empty() { format!("HTTP status {status}") } else { code.to_owned() };
+                (remedy, sentence([&name, &message, &hint]))
             }
             SdkError::ResponseError(answer) => {
                 let status = answer.raw().status().as_u16();
@@ -234,7 +235,9 @@ fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
 
 /// What the innermost cause says: the SDK's own layers say little more than that there is one.
 fn cause(error: &(dyn Error + 'static)) -> String {
-    chain(error).last().map_or_else(String::new, |error| error.to_string())
+    let told = chain(error).map(ToString::to_string);
+    // The last word on a timeout is that one; the word before it says of what, and after how long.
+    told.filter(|told| told != "timed out").last().unwrap_or_default()
 }
 
 /// `error` and its causes, outermost first.

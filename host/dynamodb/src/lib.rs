@@ -26,7 +26,7 @@ pub use table::{Billing, Creation, DEFAULT_TABLE_WAIT, Table};
 
 use clock::{Call, ServerClock};
 
-/// How long a load or a swap may take, unless set: [`DynamoDbStoreBuilder::operation_timeout`].
+/// How long a request may take, unless set: [`DynamoDbStoreBuilder::operation_timeout`].
 pub const DEFAULT_OPERATION_TIMEOUT: Duration = Duration::from_secs(1);
 /// The attribute in which DynamoDB looks for the time to delete an item, unless set.
 pub const DEFAULT_TTL_ATTRIBUTE: &str = "ttl";
@@ -56,9 +56,10 @@ impl DynamoDbStoreBuilder {
         }
     }
 
-    /// Bounds a load or a swap, everything included: credentials, connection, answer. More than 0, at most 60 s.
+    /// Bounds a request, everything included: credentials, connection, answer. More than 0, at most 60 s.
     ///
-    /// Half of it is the most that a connection may take, so that a server out of reach is told from a slow one.
+    /// A load is one request; so is a swap, unless it is a handle's first operation. Half of the time is the most that
+    /// a connection may take, so that a server out of reach is told from a slow one.
     pub fn operation_timeout(mut self, timeout: Duration) -> Self {
         self.operation_timeout = timeout;
         self
@@ -136,7 +137,7 @@ fn bounded(client: &Client, operation_timeout: Duration) -> Client {
 /// Makes a client for a server that does not look at credentials: DynamoDB Local, at `http://127.0.0.1:8000` or so.
 ///
 /// Its credentials are fixed, since DynamoDB Local keeps a separate set of tables for each pair of access key and
-/// region.
+/// region. It goes to the server directly, whatever `HTTP_PROXY` says.
 ///
 /// # Errors
 /// [`StoreError::Other`] when `endpoint_url` is not an `http` or `https` URL with a host.
@@ -156,8 +157,10 @@ pub fn local_client(endpoint_url: &str) -> Result<Client, StoreError> {
             "the endpoint {endpoint_url:?} is no URL of a server; write it like \"http://127.0.0.1:8000\""
         )));
     }
+    #[expect(deprecated, reason = "later versions send requests to this host through HTTP_PROXY")]
+    let direct = BehaviorVersion::v2025_01_17();
     let config = aws_sdk_dynamodb::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
+        .behavior_version(direct)
         .region(Region::from_static("us-east-1"))
         .credentials_provider(Credentials::new("local", "local", None, None, "circuitry"))
         .endpoint_url(endpoint_url)

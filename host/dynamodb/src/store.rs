@@ -76,7 +76,8 @@ impl DynamoDbStore {
 
     /// Makes a store on `table` with default settings and checks that the table is there and has the right key.
     ///
-    /// It also fetches the credentials and learns the server's time, so that the first call need not.
+    /// It also fetches the credentials and learns the server's time, so that the first call need not. It takes at most
+    /// 20 s, whatever the store's timeout is.
     ///
     /// # Errors
     /// [`StoreError::Other`] when the table is missing, being deleted or has another key; it names what to change. Else

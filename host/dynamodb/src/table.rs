@@ -226,8 +226,10 @@ impl Table {
         for (key, value) in &self.tags {
             create = create.tags(Tag::builder().key(key).value(value).build().map_err(built)?);
         }
+        // Sent once: after a lost answer, a second attempt would find our own table and call it somebody else's.
+        let once = patient().retry_config(RetryConfig::disabled());
         let call = self.call();
-        match create.customize().config_override(patient()).interceptor(call.clone()).send().await {
+        match create.customize().config_override(once).interceptor(call.clone()).send().await {
             Ok(_) => Ok(Creation::Created),
             Err(error) if is_in_use(&error) => Ok(Creation::Existed),
             Err(error) => Err(request.failed(call.was_sent(), error)),
@@ -256,7 +258,10 @@ impl Table {
         match look.retry(backoff).when(|wait| matches!(wait, Wait::NotYet)).await {
             Ok(()) => self.turn_time_to_live_on().await,
             Err(Wait::Failed(error)) => Err(error),
-            Err(Wait::NotYet) => Err(request.rejected("the table cannot be used yet; try again")),
+            Err(Wait::NotYet) => Err(StoreError::Unavailable {
+                message: request.message("the table cannot be used yet; try again"),
+                source: None,
+            }),
         }
     }
 
@@ -328,7 +333,7 @@ enum Wait {
     Failed(StoreError),
 }
 
-/// What requests about the table get, whatever the client is set to: all of them may be sent twice.
+/// What requests about the table get, whatever the client is set to: they may be sent twice.
 fn patient() -> aws_sdk_dynamodb::config::Builder {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(ATTEMPT_TIMEOUT)

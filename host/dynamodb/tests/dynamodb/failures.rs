@@ -1,6 +1,7 @@
 //! Lost answers, standing servers, missing tables: on the real server, through a proxy where something must get lost.
 
 use std::future;
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,7 +11,7 @@ use aws_credential_types::provider::future::ProvideCredentials as Provided;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, ProvideCredentials, Region};
 use aws_sdk_dynamodb::types::AttributeValue;
-use circuitry_dynamodb::DynamoDbStore;
+use circuitry_dynamodb::{DynamoDbStore, local_client};
 use circuitry_store::conformance::LossyProxy;
 use circuitry_store::{Store, StoreError, Version};
 
@@ -97,6 +98,29 @@ async fn a_swap_that_finds_no_connection_is_unavailable() {
 
     proxy.resume().await;
     stored(store.swap("circuit", None, b"value", None).await);
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_come_about_leaves_time_to_say_so() {
+    // The kernel takes the connection, and nobody answers the TLS handshake.
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let url = format!("https://{}", silent.local_addr().expect("its address"));
+    let store = DynamoDbStore::builder(local_client(&url).expect("an endpoint"), "circuits")
+        .operation_timeout(Duration::from_millis(400))
+        .build()
+        .expect("a store");
+    let error = store.load("circuit").await.expect_err("no connection");
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+    assert!(error.to_string().contains("connect timeout occurred after 200ms"), "{error}");
+}
+
+#[tokio::test]
+async fn an_https_endpoint_is_spoken_to_in_tls() {
+    let url = format!("https://{}", address());
+    let store = store_at(local_client(&url).expect("an endpoint"), "circuits");
+    let error = store.load("circuit").await.expect_err("DynamoDB Local speaks no TLS");
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+    assert!(error.to_string().contains("corrupt message"), "rustls does not complain of plain text: {error}");
 }
 
 #[tokio::test]
@@ -200,16 +224,12 @@ impl ProvideCredentials for Fickle {
     }
 }
 
-fn unsigned() -> aws_sdk_dynamodb::config::Builder {
-    aws_sdk_dynamodb::Config::builder().behavior_version(BehaviorVersion::latest()).endpoint_url(url())
-}
-
 #[tokio::test]
 async fn credentials_that_are_missing_are_denied_and_slow_ones_unavailable() {
     let table = new_table().await;
     for (then, is_denied) in [(Then::Missing, true), (Then::Failing, false), (Then::Hanging, false)] {
         let fickle = Fickle { asked: Arc::default(), come: 1, then };
-        let config = unsigned().region(Region::from_static("us-east-1")).credentials_provider(fickle).build();
+        let config = client().config().to_builder().credentials_provider(fickle).build();
         let sent = Sent::default();
         let store =
             DynamoDbStore::builder(with_interceptor(&Client::from_conf(config), sent.clone()), &table)
@@ -237,7 +257,11 @@ async fn credentials_that_are_missing_are_denied_and_slow_ones_unavailable() {
 #[tokio::test]
 async fn a_client_without_credentials_or_region_is_told_what_it_lacks() {
     let table = new_table().await;
-    let without_credentials = unsigned().region(Region::from_static("us-east-1")).build();
+    let without_credentials = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("us-east-1"))
+        .endpoint_url(url())
+        .build();
     let error =
         store_at(Client::from_conf(without_credentials), &table).load("circuit").await.expect_err("unsigned");
     assert!(matches!(error, StoreError::Denied { .. }), "{error:?}");
