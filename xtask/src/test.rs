@@ -3,13 +3,14 @@
 //! Every cargo command has the same packages and features (`--workspace --all-features`), so that wasmtime is
 //! compiled once for the lints and once for the tests, and not again for each selection.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::command::{cargo, interrupted, output, run as run_command, run_seeing};
+use crate::command::{cargo, interrupted, output, run as run_command, run_seeing, workspace};
 use crate::services::Services;
 use crate::{component, deny, setup};
 
@@ -24,6 +25,9 @@ pub(crate) fn run(fast: bool) -> Result<()> {
 fn run_checks(checks: &mut Checks, fast: bool) -> Result<()> {
     if !setup::is_complete() {
         checks.check("setup", setup::run)?;
+    }
+    if std::env::var_os("CI").is_some() {
+        checks.check("lock file", check_lock_file)?;
     }
     checks.check("format (cargo fmt)", || run_command(cargo().args(["fmt", "--all", "--", "--check"])))?;
     checks.check("lints (cargo clippy)", || {
@@ -74,6 +78,20 @@ fn run_checks(checks: &mut Checks, fast: bool) -> Result<()> {
         })?;
     }
     checks.counts = Some(counts);
+    Ok(())
+}
+
+/// Cargo completes a lock file that lacks something without a word; then everybody builds with other versions.
+fn check_lock_file() -> Result<()> {
+    let changed = output(Command::new("git").current_dir(workspace()).args([
+        "status",
+        "--porcelain",
+        "--",
+        "Cargo.lock",
+    ]))?;
+    if !changed.is_empty() {
+        bail!("Cargo.lock does not fit the manifests as they are committed: commit it as cargo completed it");
+    }
     Ok(())
 }
 
