@@ -5,7 +5,7 @@ use circuitry_store::{Store, StoreError, Swapped, Version};
 use serde_json::{Value, json};
 
 use crate::scripted::{Answer, Asked, Scripted};
-use crate::server::{client_at, conflict, store_at, stored};
+use crate::server::{PATIENT, client_at, conflict, store_at, stored};
 
 /// What an error is, without its text.
 fn kind(error: &StoreError) -> &'static str {
@@ -214,6 +214,7 @@ async fn a_date_that_a_cache_has_kept_or_that_is_none_is_not_believed() {
         let clock = circuitry_store::ManualClock::at_ms(1_800_000_000_000);
         let store = DynamoDbStore::builder(client_at(server.address), "circuits")
             .clock(clock)
+            .operation_timeout(PATIENT)
             .build()
             .expect("a store");
         let now_ms = store.load("circuit").await.expect("a load").now_ms;
@@ -230,8 +231,11 @@ async fn a_date_minutes_off_corrects_the_time_of_errors_too() {
     })
     .await;
     let clock = circuitry_store::ManualClock::at_ms(1_800_000_000_000); // 08:00:00
-    let store =
-        DynamoDbStore::builder(client_at(server.address), "circuits").clock(clock).build().expect("a store");
+    let store = DynamoDbStore::builder(client_at(server.address), "circuits")
+        .clock(clock)
+        .operation_timeout(PATIENT)
+        .build()
+        .expect("a store");
     store.load("refused").await.expect_err("throttled");
     let now_ms = store.load("circuit").await.expect("a load").now_ms;
     assert_eq!(now_ms, Some(1_800_000_600_499), "ten minutes later, in the middle of the second");

@@ -106,12 +106,12 @@ async fn a_connection_that_does_not_come_about_leaves_time_to_say_so() {
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let url = format!("https://{}", silent.local_addr().expect("its address"));
     let store = DynamoDbStore::builder(local_client(&url).expect("an endpoint"), "circuits")
-        .operation_timeout(Duration::from_millis(400))
+        .operation_timeout(Duration::from_secs(4))
         .build()
         .expect("a store");
     let error = store.load("circuit").await.expect_err("no connection");
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
-    assert!(error.to_string().contains("connect timeout occurred after 200ms"), "{error}");
+    assert!(error.to_string().contains("connect timeout occurred after 2s"), "{error}");
 }
 
 #[tokio::test]
@@ -227,13 +227,18 @@ impl ProvideCredentials for Fickle {
 #[tokio::test]
 async fn credentials_that_are_missing_are_denied_and_slow_ones_unavailable() {
     let table = new_table().await;
-    for (then, is_denied) in [(Then::Missing, true), (Then::Failing, false), (Then::Hanging, false)] {
+    let cases = [
+        (Then::Missing, true, PATIENT),
+        (Then::Failing, false, PATIENT),
+        (Then::Hanging, false, Duration::from_secs(2)),
+    ];
+    for (then, is_denied, timeout) in cases {
         let fickle = Fickle { asked: Arc::default(), come: 1, then };
         let config = client().config().to_builder().credentials_provider(fickle).build();
         let sent = Sent::default();
         let store =
             DynamoDbStore::builder(with_interceptor(&Client::from_conf(config), sent.clone()), &table)
-                .operation_timeout(Duration::from_millis(500))
+                .operation_timeout(timeout)
                 .build()
                 .expect("a store");
         // It learns the server's time, so that the swap below is the first to find no credentials.
