@@ -191,7 +191,7 @@ async fn a_table_with_another_key_is_one_clear_error_and_nothing_is_overwritten(
     }
 }
 
-/// Credentials that are asked for at every call, and come the first `COME` times.
+/// Credentials that are asked for at every call, and come the first `come` times.
 #[derive(Debug)]
 struct Fickle {
     asked: Arc<AtomicUsize>,
