@@ -45,6 +45,8 @@ struct Shared {
     mode: watch::Sender<Mode>,
     /// Counts [`LossyProxy::cut`]: a connection ends when it changes.
     cuts: watch::Sender<u64>,
+    /// Counts [`LossyProxy::abandon`]: a connection from before carries nothing any more.
+    abandons: watch::Sender<u64>,
     listening: watch::Sender<bool>,
     next_loss: Mutex<Option<Loss>>,
     lost: watch::Sender<usize>,
@@ -63,6 +65,13 @@ impl Shared {
     /// Waits until bytes may go on; the other end of the channel lives as long as `self`.
     async fn until(&self, open: impl Fn(Mode) -> bool) {
         let _ = self.mode.subscribe().wait_for(|mode| open(*mode)).await;
+    }
+
+    /// Waits for ever if connections of that age are abandoned.
+    async fn unless_abandoned(&self, age: u64) {
+        if *self.abandons.borrow() != age {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -111,6 +120,7 @@ impl LossyProxy {
             server,
             mode: watch::Sender::new(Mode::Forward),
             cuts: watch::Sender::new(0),
+            abandons: watch::Sender::new(0),
             listening: watch::Sender::new(true),
             next_loss: Mutex::default(),
             lost: watch::Sender::new(0),
@@ -158,6 +168,12 @@ impl LossyProxy {
     /// Ends every connection there is now; new ones are taken.
     pub fn cut(&self) {
         self.shared.cuts.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Leaves every connection there is now open, and carries nothing on it any more, as when the other end was moved
+    /// away without a word; new connections work.
+    pub fn abandon(&self) {
+        self.shared.abandons.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Keeps all bytes from now on, in both directions, as a server or a network does that stands still.
@@ -225,6 +241,7 @@ async fn serve(shared: Arc<Shared>, listener: TcpListener, address: SocketAddr) 
 /// Carries one connection until either end closes it, it is cut, or its loss has come.
 async fn carry(shared: Arc<Shared>, client: TcpStream) {
     let mut cuts = shared.cuts.subscribe();
+    let age = *shared.abandons.borrow();
     // A stalled server does not take connections either, though the kernel shakes hands for it.
     shared.until(|mode| mode != Mode::Stall).await;
     let Ok(server) = TcpStream::connect(shared.server).await else { return };
@@ -235,13 +252,14 @@ async fn carry(shared: Arc<Shared>, client: TcpStream) {
     let losing = AtomicBool::new(false);
     tokio::select! {
         _ = cuts.changed() => {}
-        () = carry_requests(&shared, from_client, to_server, &losing) => {}
-        () = carry_answers(&shared, from_server, to_client, &losing) => {}
+        () = carry_requests(&shared, age, from_client, to_server, &losing) => {}
+        () = carry_answers(&shared, age, from_server, to_client, &losing) => {}
     }
 }
 
 async fn carry_requests(
     shared: &Shared,
+    age: u64,
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     losing: &AtomicBool,
@@ -251,6 +269,7 @@ async fn carry_requests(
     let mut tail = Vec::new();
     while let Ok(length @ 1..) = from.read(&mut bytes).await {
         shared.until(|mode| mode != Mode::Stall).await;
+        shared.unless_abandoned(age).await;
         match take_loss(shared, &mut tail, &bytes[..length]) {
             Some(Lost::Request) => return shared.count_loss(),
             // Before it is forwarded, or the answer could be faster.
@@ -277,6 +296,7 @@ fn take_loss(shared: &Shared, tail: &mut Vec<u8>, bytes: &[u8]) -> Option<Lost> 
 
 async fn carry_answers(
     shared: &Shared,
+    age: u64,
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     losing: &AtomicBool,
@@ -287,6 +307,7 @@ async fn carry_answers(
             return shared.count_loss();
         }
         shared.until(|mode| mode == Mode::Forward).await;
+        shared.unless_abandoned(age).await;
         if to.write_all(&bytes[..length]).await.is_err() {
             return;
         }
