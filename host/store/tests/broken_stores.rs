@@ -168,7 +168,8 @@ impl Store for Broken {
         }
         let seen_before = self.current(&self.rows(), &name, true);
         if self.has(Flaw::ChecksAndWritesApart) {
-            tokio::task::yield_now().await;
+            // Long enough for all the others to check as well.
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let mut rows = self.rows();
         let current =
