@@ -166,21 +166,22 @@ impl<'a> Circuit<'a> {
         if let Some(own) = probes.iter().find(|probe| probe.id == token).copied() {
             return self.permit(Some(own));
         }
-        let places_taken = u32::try_from(probes.len()).unwrap_or(u32::MAX).saturating_add(*successes);
-        if places_taken < close_threshold {
-            probes.push(probe);
-        } else if let Some(over) = probes
-            .iter_mut()
-            .filter(|probe| probe.deadline_ms <= now_ms)
-            .min_by_key(|probe| probe.deadline_ms)
-        {
-            // A lease that ran out keeps its place until somebody needs it.
-            *over = probe;
-        } else {
-            let next_end_ms = probes.iter().map(|probe| probe.deadline_ms).min().unwrap_or(now_ms);
-            let retry_after_ms = next_end_ms.saturating_sub(now_ms).max(PROBE_DELAY_MIN_MS);
+        let room = usize::try_from(close_threshold.saturating_sub(*successes)).unwrap_or(usize::MAX);
+        let running = |probe: &&Probe| probe.deadline_ms > now_ms;
+        // Counted apart from the places: there are more places than room where the threshold was lowered meanwhile.
+        if probes.iter().filter(running).count() >= room {
+            let ends_at_ms = probes.iter().filter(running).map(|probe| probe.deadline_ms).min();
+            let retry_after_ms = ends_at_ms.unwrap_or(now_ms).saturating_sub(now_ms).max(PROBE_DELAY_MIN_MS);
             return Verdict::Refusal { reason: RefusalReason::TooManyRequests, retry_after_ms };
         }
+        if probes.len() >= room
+            && let Some((longest_over, _)) =
+                probes.iter().enumerate().min_by_key(|(_, probe)| probe.deadline_ms)
+        {
+            // A lease that ran out keeps its place until somebody needs it.
+            probes.remove(longest_over);
+        }
+        probes.push(probe);
         self.changed = true;
         self.permit(Some(probe))
     }
@@ -283,11 +284,11 @@ impl<'a> Circuit<'a> {
         let threshold = self.request.settings.failure_count_threshold;
         match &self.request.settings.trip_rule {
             TripRule::ConsecutiveFailures => {
-                let borne = threshold.saturating_sub(self.record.counts.consecutive_failures);
-                let trips = u64::from(count) > borne;
+                let before = self.record.counts.consecutive_failures;
+                let trips = before.saturating_add(u64::from(count)) > threshold;
                 // At least one is counted: with a lowered threshold the next failure trips, not an earlier one.
-                let counted =
-                    if trips { u32::try_from(borne).unwrap_or(count).saturating_add(1) } else { count };
+                let borne = u32::try_from(threshold.saturating_sub(before)).unwrap_or(count);
+                let counted = if trips { borne.saturating_add(1) } else { count };
                 self.record.counts.fail(counted);
                 (counted, trips)
             }
@@ -319,7 +320,8 @@ impl<'a> Circuit<'a> {
         for id in ids {
             let held = probes.iter_mut().find(|probe| current && probe.id == *id);
             deadlines.push(held.map(|probe| {
-                self.changed = true;
+                // A repeated call, or one by a clock that is behind, has nothing to write.
+                self.changed |= deadline_ms > probe.deadline_ms;
                 probe.deadline_ms = probe.deadline_ms.max(deadline_ms);
                 probe.deadline_ms
             }));

@@ -1,0 +1,16 @@
+//! What real breakers got wrong, each as a test whose name is the rule. Races are orderings of calls; time is moved.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "the core has no panics; its tests may"
+)]
+
+mod bounds;
+mod counting;
+mod fleet;
+mod half_open;
+mod races;
+mod time;
