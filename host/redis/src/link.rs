@@ -170,9 +170,7 @@ impl Link {
                 Err(trouble(error, &connection))
             }
             Err(_) => {
-                tracing::debug!("no answer in time; the connection is replaced");
-                self.doubt();
-                self.replace(number);
+                self.give_up_on(number);
                 Err(Trouble::NoAnswer)
             }
         }
@@ -294,6 +292,13 @@ impl Link {
         self.attempt(&mut state);
     }
 
+    /// Replaces a connection on which no answer came in time.
+    fn give_up_on(&self, number: u64) {
+        tracing::debug!(number, "no answer in time; the connection is replaced");
+        self.doubt();
+        self.replace(number);
+    }
+
     /// Decides what an error means for the connection.
     fn look_into(&self, error: &RedisError, number: u64) {
         let is_answer = server_code(error).is_some();
@@ -336,15 +341,12 @@ impl Link {
         let (link, proof) = (self.clone(), Request::proof(&request.key));
         runtime.spawn(async move {
             let current = link.state().current.clone();
-            if let Some((mut connection, current)) = current
-                && current == number
-                && timeout(link.inner.timeouts.operation, connection.send(&proof)).await.is_err()
-            {
-                tracing::debug!(
-                    "no answer in time to a request that was given up; the connection is replaced"
-                );
-                link.doubt();
-                link.replace(number);
+            if let Some((mut connection, current)) = current.filter(|(_, current)| *current == number) {
+                match timeout(link.inner.timeouts.operation, connection.send(&proof)).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => link.look_into(&error, current),
+                    Err(_) => link.give_up_on(current),
+                }
             }
             link.inner.checking.store(false, Ordering::SeqCst);
         });

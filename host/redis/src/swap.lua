@@ -41,15 +41,24 @@ if exists and (ARGV[1] == '0' or version ~= ARGV[2]) then
   return {0, now_ms, version, value}
 end
 
--- The time to live comes before the value. A script is not rolled back, so whoever lacks the permission for one of
--- these commands must fail before the value is written. On a key that is not there yet the first PEXPIRE does nothing.
+local set_life
 if ARGV[5] ~= '' then
-  redis.call('PEXPIRE', KEYS[1], ARGV[5])
+  set_life = {'PEXPIRE', KEYS[1], ARGV[5]}
 elseif exists then
-  redis.call('PERSIST', KEYS[1])
+  set_life = {'PERSIST', KEYS[1]}
 end
+-- A script is not rolled back, so a user who lacks one permission of two must fail before anything is written.
+if set_life then
+  if not redis.acl_check_cmd then
+    -- Before Redis 7 the permission shows only by use. On a key that is not there yet this does nothing.
+    redis.call(unpack(set_life))
+  elseif not redis.acl_check_cmd(unpack(set_life)) then
+    return redis.error_reply('NOPERM this user has no permission to run ' .. set_life[1] .. ' on the key')
+  end
+end
+-- The first write is HSET, since it is the one that Redis refuses when its memory is full.
 redis.call('HSET', KEYS[1], 'version', ARGV[3], 'value', ARGV[4])
-if ARGV[5] ~= '' and not exists then
-  redis.call('PEXPIRE', KEYS[1], ARGV[5])
+if set_life then
+  redis.call(unpack(set_life))
 end
 return {1, now_ms}
