@@ -1,0 +1,319 @@
+//! The store goes away and comes back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use circuitry::{
+    Disposition, Outcome, Override, OverrideKind, RefusalReason, StartError, State, StoreFailure,
+};
+use circuitry_store::fault::Fault;
+use tracing::field::{Field, Visit};
+use tracing::subscriber::DefaultGuard;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use crate::world::{World, breaker, factory, run, trip, until};
+
+/// Counts the events that say the store went down or came back.
+#[derive(Clone, Default)]
+struct Events {
+    down: Arc<AtomicUsize>,
+    up: Arc<AtomicUsize>,
+    all: Arc<AtomicUsize>,
+}
+
+impl Events {
+    fn watch() -> (Self, DefaultGuard) {
+        let events = Self::default();
+        let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(events.clone()));
+        (events, guard)
+    }
+
+    fn seen(&self) -> (usize, usize) {
+        (self.down.load(Ordering::SeqCst), self.up.load(Ordering::SeqCst))
+    }
+}
+
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            self.0 = format!("{value:?}");
+        }
+    }
+}
+
+impl<S: tracing::Subscriber> Layer<S> for Events {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        if !event.metadata().target().starts_with("circuitry") {
+            return;
+        }
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        self.all.fetch_add(1, Ordering::SeqCst);
+        if message.0.starts_with("the store is down") {
+            self.down.fetch_add(1, Ordering::SeqCst);
+        }
+        if message.0.starts_with("the store answers again") {
+            self.up.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+fn reason(error: StartError) -> RefusalReason {
+    match error {
+        StartError::Refused(refusal) => refusal.reason(),
+        other => panic!("not a refusal: {other}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn entering_and_leaving_an_outage_is_one_event_each() {
+    let (events, _guard) = Events::watch();
+    let world = World::new();
+    let factory = world.factory().await;
+    let breaker = breaker(&factory);
+    run(&breaker, Outcome::Success, 1).await;
+    world.store.go_down();
+    run(&breaker, Outcome::Success, 100).await;
+    assert_eq!(events.seen(), (1, 0));
+    world.store.come_up();
+    until("the outage is over", || async { !factory.is_store_down() }).await;
+    assert_eq!(events.seen(), (1, 1));
+    assert_eq!(events.all.load(Ordering::SeqCst), 2, "nothing else is logged");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_call_is_no_event() {
+    let (events, _guard) = Events::watch();
+    let world = World::new();
+    let breaker = breaker(&world.factory().await);
+    trip(&breaker).await;
+    let before = events.all.load(Ordering::SeqCst);
+    for _ in 0..100 {
+        breaker.start().await.expect_err("open");
+    }
+    assert_eq!(events.all.load(Ordering::SeqCst), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_call_waits_longer_than_the_stores_timeout_and_only_the_first_waits() {
+    let world = World::new();
+    let timeout = Duration::from_millis(500);
+    let breaker = breaker(&factory(world.settings().store_timeout(timeout)).await);
+    run(&breaker, Outcome::Success, 1).await;
+    for _ in 0..100 {
+        world.store.on_next(Fault::Hang);
+    }
+    let begun = tokio::time::Instant::now();
+    let permit = breaker.start().await.expect("the local record admits");
+    assert!(begun.elapsed() <= timeout, "{:?}", begun.elapsed());
+    let begun = tokio::time::Instant::now();
+    permit.end(Outcome::Success).await.expect("settled");
+    run(&breaker, Outcome::Success, 50).await;
+    assert_eq!(begun.elapsed(), Duration::ZERO, "calls in an outage do not ask the store");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_waits_no_longer_than_the_stores_timeout() {
+    let world = World::new();
+    let timeout = Duration::from_millis(500);
+    let breaker = breaker(&factory(world.settings().store_timeout(timeout)).await);
+    let permit = breaker.start().await.expect("a permit");
+    for _ in 0..100 {
+        world.store.on_next(Fault::Hang);
+    }
+    let begun = tokio::time::Instant::now();
+    let settled = permit.end(Outcome::Success).await.expect("settled");
+    assert!(begun.elapsed() <= timeout, "{:?}", begun.elapsed());
+    assert_eq!((settled.disposition, settled.local), (Disposition::Accepted, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_local_record_protects_during_an_outage_and_is_dropped_after_it() {
+    let world = World::new();
+    let factory = world.factory().await;
+    let breaker = breaker(&factory);
+    run(&breaker, Outcome::Success, 4).await;
+    let before = breaker.information().await.expect("information");
+    world.store.go_down();
+    run(&breaker, Outcome::Failure, 3).await;
+    assert_eq!(reason(breaker.start().await.expect_err("tripped here")), RefusalReason::Open);
+    let local = breaker.information().await.expect("information");
+    assert!(local.local && local.state == State::Open);
+    let name = "jobs/acme".to_owned();
+    assert_eq!(world.changes(), [(name, State::Closed, State::Open, true)]);
+    world.store.come_up();
+    until("the outage is over", || async { !factory.is_store_down() }).await;
+    let after = breaker.information().await.expect("information");
+    assert_eq!(after, before, "nothing of the local record is written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_circuit_stays_open_in_an_outage() {
+    let world = World::new();
+    let breaker = breaker(&world.factory().await);
+    trip(&breaker).await;
+    world.store.go_down();
+    assert_eq!(reason(breaker.start().await.expect_err("open")), RefusalReason::Open);
+    world.open_time_passes();
+    assert!(breaker.start().await.expect("a local probe").is_probe());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_override_stays_in_an_outage() {
+    let world = World::new();
+    let breaker = breaker(&world.factory().await);
+    let forced = Override {
+        kind: OverrideKind::ForcedOpen,
+        author: "ann".into(),
+        reason: "the provider asked".into(),
+        until_ms: None,
+    };
+    assert_eq!(breaker.set_override(Some(forced.clone())).await.expect("stored"), None);
+    breaker.start().await.expect_err("forced open");
+    world.store.go_down();
+    assert_eq!(reason(breaker.start().await.expect_err("forced open")), RefusalReason::ForcedOpen);
+    assert_eq!(breaker.information().await.expect("information").override_in_force, Some(forced));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_override_that_cannot_be_stored_is_an_error_and_does_not_resurface() {
+    let world = World::new();
+    let factory = world.factory().await;
+    let breaker = breaker(&factory);
+    world.store.go_down();
+    let forced = Override {
+        kind: OverrideKind::ForcedOpen,
+        author: "ann".into(),
+        reason: "too late".into(),
+        until_ms: None,
+    };
+    let error = breaker.set_override(Some(forced)).await.expect_err("not stored");
+    assert!(error.to_string().contains("unavailable"), "{error}");
+    drop(breaker.start().await.expect("it is forced nowhere"));
+    world.store.come_up();
+    until("the outage is over", || async { !factory.is_store_down() }).await;
+    assert_eq!(breaker.information().await.expect("information").override_in_force, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_not_read_as_a_fresh_closed_circuit() {
+    let world = World::new();
+    let (one, other) = (breaker(&world.factory().await), breaker(&world.factory().await));
+    drop(one.start().await.expect("a permit"));
+    trip(&other).await;
+    // Seen before the outage: this process knows that the circuit is open.
+    one.start().await.expect_err("open");
+    world.store.go_down();
+    for _ in 0..10 {
+        one.start().await.expect_err("still open");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_of_before_the_outage_settles_on_the_local_record_and_one_of_the_outage_on_the_shared() {
+    let world = World::new();
+    let factory = world.factory().await;
+    let breaker = breaker(&factory);
+    let shared = breaker.start().await.expect("a permit");
+    world.store.go_down();
+    let local = breaker.start().await.expect("a local permit of the same era");
+    let settled = shared.end(Outcome::Success).await.expect("settled");
+    assert_eq!((settled.disposition, settled.local), (Disposition::Accepted, true));
+    world.store.come_up();
+    until("the outage is over", || async { !factory.is_store_down() }).await;
+    let settled = local.end(Outcome::Success).await.expect("settled");
+    assert_eq!((settled.disposition, settled.local), (Disposition::Accepted, false));
+    assert_eq!(breaker.information().await.expect("information").counts.total, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_of_a_local_era_is_stale_on_the_shared_record() {
+    let world = World::new();
+    let factory = world.factory().await;
+    let breaker = breaker(&factory);
+    run(&breaker, Outcome::Success, 1).await;
+    world.store.go_down();
+    run(&breaker, Outcome::Failure, 3).await;
+    world.open_time_passes();
+    let probe = breaker.start().await.expect("a local probe");
+    world.store.come_up();
+    until("the outage is over", || async { !factory.is_store_down() }).await;
+    let settled = probe.end(Outcome::Failure).await.expect("settled");
+    assert_eq!((settled.disposition, settled.local), (Disposition::Stale, false));
+    assert_eq!(breaker.state().await.expect("a state"), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_policy_admit_admits_and_counts_nothing() {
+    let world = World::new();
+    let breaker = breaker(&factory(world.settings().store_failure(StoreFailure::Admit)).await);
+    trip(&breaker).await;
+    world.store.go_down();
+    let permit = breaker.start().await.expect("admitted");
+    assert_eq!(permit.era(), None);
+    let settled = permit.end(Outcome::Failure).await.expect("settled");
+    assert_eq!(settled.disposition, Disposition::Uncounted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_policy_refuse_refuses() {
+    let world = World::new();
+    let breaker = breaker(&factory(world.settings().store_failure(StoreFailure::Refuse)).await);
+    run(&breaker, Outcome::Success, 1).await;
+    world.store.go_down();
+    assert_eq!(reason(breaker.start().await.expect_err("refused")), RefusalReason::StoreDown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_denies_takes_the_store_failure_way_too() {
+    let world = World::new();
+    let factory = world.factory().await;
+    let breaker = breaker(&factory);
+    run(&breaker, Outcome::Success, 1).await;
+    for _ in 0..3 {
+        world.store.on_next(Fault::Denied);
+    }
+    drop(breaker.start().await.expect("the local record admits"));
+    assert!(factory.is_store_down());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_passes_within_the_timeout_is_no_outage() {
+    let world = World::new();
+    let factory = world.factory().await;
+    let breaker = breaker(&factory);
+    run(&breaker, Outcome::Success, 1).await;
+    world.store.on_next(Fault::Unavailable);
+    let permit = breaker.start().await.expect("a permit");
+    world.store.on_next(Fault::LostAnswer);
+    let settled = permit.end(Outcome::Success).await.expect("settled");
+    assert_eq!((settled.disposition, settled.local), (Disposition::Accepted, false));
+    assert!(!factory.is_store_down());
+    assert_eq!(breaker.information().await.expect("information").counts.total, 2, "counted once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_may_have_happened_before_an_outage_is_counted_once_after_it() {
+    for happened in [true, false] {
+        let world = World::new();
+        let factory = world.factory().await;
+        let breaker = breaker(&factory);
+        let permit = breaker.start().await.expect("a permit");
+        world.store.on_next_swap(if happened { Fault::LostAnswer } else { Fault::Hang });
+        let ending = tokio::spawn(permit.end(Outcome::Success));
+        until("the swap was sent", || async { world.store.swaps() >= 2 }).await;
+        world.store.go_down();
+        let settled = ending.await.expect("no panic").expect("settled");
+        assert!(settled.local);
+        world.store.come_up();
+        until("the outcome is counted", || async {
+            breaker.information().await.expect("information").counts.total == 1
+        })
+        .await;
+        run(&breaker, Outcome::Success, 1).await;
+        assert_eq!(breaker.information().await.expect("information").counts.total, 2);
+    }
+}
