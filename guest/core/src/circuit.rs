@@ -1,7 +1,6 @@
 //! The rules: a circuit at a moment, what it answers and what becomes of it.
 //!
-//! Methods sort into questions (`&self`), and the two commands [`Circuit::start`] and [`Circuit::apply`] with the
-//! smaller [`Circuit::renew`]. They change the record in memory; whether the change counts is for the store to say.
+//! Methods sort into questions (`&self`), and the two commands `start` and `apply` with the smaller `renew`. They change the record in memory; whether the change counts is for the store to say.
 
 use alloc::vec;
 use alloc::vec::Vec;
