@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use circuitry_store::StoreError;
@@ -211,8 +212,7 @@ fn remedy_for_code(code: &str, error: &RedisError) -> Remedy {
 }
 
 fn remedy_for_io(error: &RedisError) -> Remedy {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
-    match cause.map(io::Error::kind) {
+    match io_cause(error).map(io::Error::kind) {
         // A certificate that is not accepted, or a server that does not speak TLS.
         Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
             Remedy::GiveUp
@@ -222,6 +222,13 @@ fn remedy_for_io(error: &RedisError) -> Remedy {
         None if is_about_access(error) => Remedy::FixAccess,
         None => Remedy::TryAgain,
     }
+}
+
+/// The client keeps the cause behind a shared pointer, which is a cause of its own to whoever asks for it.
+fn io_cause(error: &RedisError) -> Option<&io::Error> {
+    let cause = std::error::Error::source(error)?;
+    let shared = cause.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>();
+    shared.map_or_else(|| cause.downcast_ref(), |shared| shared.downcast_ref())
 }
 
 fn is_about_access(error: &RedisError) -> bool {
