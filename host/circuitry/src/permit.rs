@@ -14,11 +14,18 @@ use crate::node::{Asked, Node};
 use crate::outcome::{Disposition, Outcome, Settlement};
 use crate::settling;
 
+/// How often a lease is renewed within its length, so that two renewals may fail.
+const RENEWALS_A_LEASE: u32 = 3;
+/// For how many lengths of a lease it is renewed. A probe whose work hangs, or whose permit leaked, is given up then.
+const LEASES_RENEWED: u32 = 10;
+
 /// Leave to work on a circuit.
 ///
-/// While a permit for a probe lives, its lease is renewed. Settling takes the permit, so it happens once. A permit
-/// that is dropped (an early return, a cancel, a panic) is settled as [`Outcome::Ignored`]: it frees its place and
-/// counts nothing.
+/// While a permit for a probe lives, its lease is renewed, for ten times the lease's length at most: work that hangs
+/// does not keep the circuit from recovery. Its outcome counts after that too, until another probe takes its place.
+///
+/// Settling takes the permit, so it happens once. A permit that is dropped (an early return, a cancel, a panic) is
+/// settled as [`Outcome::Ignored`]: it frees its place and counts nothing.
 #[derive(Debug)]
 #[must_use = "a permit that is dropped is settled as ignored"]
 pub struct Permit {
@@ -33,8 +40,8 @@ impl Permit {
     pub(crate) fn new(node: Arc<Node>, circuit: Arc<Circuit>, grant: Option<Grant>) -> Self {
         let probe = grant.and_then(|grant| Some((grant.era, grant.probe?)));
         let renewal = probe.map(|(era, probe)| {
-            let every =
-                Duration::from_millis(node.settings.rules.probe_timeout_ms / 3).max(Duration::from_millis(1));
+            let lease = Duration::from_millis(node.settings.rules.probe_timeout_ms);
+            let every = (lease / RENEWALS_A_LEASE).max(Duration::from_millis(1));
             node.tasks.spawn(renew(Arc::downgrade(&node), circuit.clone(), era, probe, every))
         });
         Self { node, circuit, grant, renewal }
@@ -105,9 +112,9 @@ impl Drop for Permit {
     }
 }
 
-/// Renews a probe's lease until its place is lost or the permit is settled.
+/// Renews a probe's lease until its place is lost, the permit is settled, or it takes too long.
 async fn renew(node: Weak<Node>, circuit: Arc<Circuit>, era: u64, probe: Token, every: Duration) {
-    loop {
+    for _ in 0..LEASES_RENEWED * RENEWALS_A_LEASE {
         sleep(every).await;
         let Some(node) = node.upgrade() else { return };
         match node.ask(&circuit, Operation::Renew { era, probe }).await {
@@ -121,4 +128,5 @@ async fn renew(node: Weak<Node>, circuit: Arc<Circuit>, era: u64, probe: Token, 
             }
         }
     }
+    tracing::warn!(circuit = &*circuit.name, "a probe's work takes too long; its place may go to another");
 }

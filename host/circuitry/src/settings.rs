@@ -210,7 +210,7 @@ impl SettingsBuilder {
     }
 
     /// How long the lease of a probe lasts; it is renewed while the work runs, so this is how long a killed worker
-    /// holds its place. At least 1 ms. Default 30 s.
+    /// holds its place. Work that hangs holds it for ten times as long. At least 1 ms. Default 30 s.
     pub fn probe_timeout(self, lease: Duration) -> Self {
         self.set("probe_timeout", |settings| settings.rules.probe_timeout_ms = whole_ms(lease))
     }
