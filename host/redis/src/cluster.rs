@@ -114,16 +114,12 @@ impl Cluster {
         let client = Client::open(at(&self.settings.any_node, host, port))?;
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("ASKING");
         for command in &request.commands {
-            pipeline.add_command(command.clone());
+            // It holds for the one command that follows.
+            pipeline.cmd("ASKING").add_command(command.clone());
         }
-        let mut answers = connection.send_packed_commands(&pipeline, 0, request.commands.len() + 1).await?;
-        if answers.is_empty() {
-            return Err(redirection);
-        }
-        answers.remove(0).extract_error()?;
-        Ok(answers)
+        let answers = connection.send_packed_commands(&pipeline, 0, 2 * request.commands.len()).await?;
+        Ok(answers.into_iter().skip(1).step_by(2).collect())
     }
 }
 

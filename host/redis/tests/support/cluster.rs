@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use circuitry_store::conformance::LossyProxy;
 
 use super::eventually;
@@ -24,24 +24,24 @@ impl TestCluster {
     pub(crate) async fn start(replicas: usize) -> Result<Self> {
         let (mut nodes, mut proxies) = (Vec::new(), Vec::new());
         for _ in 0..usize::from(MASTERS) + replicas {
-            let (port, bus_port) = (free_port()?, free_port()?);
-            let proxy = LossyProxy::start((Ipv4Addr::LOCALHOST, port).into()).await?;
-            let (announced, bus) = (proxy.address().port().to_string(), bus_port.to_string());
-            let arguments = [
-                ["--cluster-enabled", "yes"],
-                ["--cluster-port", &bus],
-                ["--cluster-announce-ip", "127.0.0.1"],
-                ["--cluster-announce-port", &announced],
-                ["--cluster-announce-bus-port", &bus],
-                ["--cluster-node-timeout", "1000"],
-                ["--appendonly", "no"],
-            ];
-            nodes.push(ServerProcess::start_on(port, arguments.as_flattened()).await?);
+            let (node, proxy) = start_node().await?;
+            nodes.push(node);
             proxies.push(proxy);
         }
         let cluster = Self { nodes, proxies: Arc::new(proxies) };
         cluster.form().await?;
         Ok(cluster)
+    }
+
+    /// Adds a node without slots, and waits until it takes part.
+    pub(crate) async fn join(&mut self) -> Result<()> {
+        let (node, proxy) = start_node().await?;
+        self.introduce(&self.nodes[0], &node).await?;
+        self.nodes.push(node);
+        Arc::get_mut(&mut self.proxies).context("the proxies are in use")?.push(proxy);
+        self.until_known_to_all().await;
+        self.until_it_is_up().await;
+        Ok(())
     }
 
     async fn form(&self) -> Result<()> {
@@ -116,4 +116,21 @@ impl TestCluster {
     pub(crate) async fn slot_of(&self, key: &str) -> Result<u16> {
         self.nodes[0].run(&["CLUSTER", "KEYSLOT", key]).await
     }
+}
+
+/// Starts a node that belongs to no cluster yet, and the proxy whose address it tells clients.
+async fn start_node() -> Result<(ServerProcess, LossyProxy)> {
+    let (port, bus_port) = (free_port()?, free_port()?);
+    let proxy = LossyProxy::start((Ipv4Addr::LOCALHOST, port).into()).await?;
+    let (announced, bus) = (proxy.address().port().to_string(), bus_port.to_string());
+    let arguments = [
+        ["--cluster-enabled", "yes"],
+        ["--cluster-port", &bus],
+        ["--cluster-announce-ip", "127.0.0.1"],
+        ["--cluster-announce-port", &announced],
+        ["--cluster-announce-bus-port", &bus],
+        ["--cluster-node-timeout", "1000"],
+        ["--appendonly", "no"],
+    ];
+    Ok((ServerProcess::start_on(port, arguments.as_flattened()).await?, proxy))
 }
