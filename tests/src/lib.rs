@@ -1,1 +1,19 @@
-//! Under construction.
+//! What the suites that cross crates share: one set of vectors and sequences for everything that decides.
+//!
+//! - [`contract`]: the types of `wit/`, for the component's functions and for JSON
+//! - [`fleet`]: what a worker process of the fleet's tests is told, and what it reports
+//! - [`machine`]: what decides, as the suites see it, and the round that a host drives itself
+//! - [`native`] and [`component`]: the two that there are, the core and the built `circuitry.wasm`
+//! - [`memory`]: the store that both are given, with versions that are the same in every run
+//! - [`rules`]: the trip rules that the vectors name
+//! - [`vector`]: the golden vectors of `tests/vectors`
+
+pub mod component;
+#[allow(missing_docs, reason = "what each is, is said in wit/")]
+pub mod contract;
+pub mod fleet;
+pub mod machine;
+pub mod memory;
+pub mod native;
+pub mod rules;
+pub mod vector;
