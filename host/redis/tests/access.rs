@@ -10,11 +10,7 @@ use circuitry_redis::{RedisStore, RedisStoreBuilder};
 use circuitry_store::{Store, StoreError, Swapped};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use support::process::{ServerProcess, free_port};
-use support::{eventually, own_store, value, write};
-
-/// What the README asks for.
-const PERMISSIONS: [&str; 10] =
-    ["+hmget", "+evalsha", "+eval", "+hset", "+pexpire", "+persist", "+exists", "+time", "+info", "+type"];
+use support::{CLUSTER_PERMISSIONS, PERMISSIONS, SENTINEL_PERMISSIONS, eventually, own_store, value, write};
 
 fn denied<T: std::fmt::Debug>(answer: Result<T, StoreError>) -> String {
     match answer {
@@ -35,9 +31,9 @@ fn other<T: std::fmt::Debug>(answer: Result<T, StoreError>) -> String {
 }
 
 /// Makes the user `worker` anew with these permissions on the keys of circuits.
-async fn set_user(server: &ServerProcess, permissions: &[&str]) -> Result<()> {
+async fn set_user(server: &ServerProcess, permissions: &str) -> Result<()> {
     let user = ["ACL", "SETUSER", "worker", "reset", "on", ">s3cret", "~circuitry:*"];
-    server.run::<String>(&[&user[..], permissions].concat()).await?;
+    server.run::<String>(&user.into_iter().chain(permissions.split(' ')).collect::<Vec<_>>()).await?;
     Ok(())
 }
 
@@ -72,11 +68,12 @@ async fn a_password_with_special_characters_is_given_percent_encoded() -> Result
 #[tokio::test]
 async fn a_user_with_the_documented_permissions_can_do_everything() -> Result<()> {
     let readme = include_str!("../README.md");
-    let line = PERMISSIONS.join(" ");
-    assert!(readme.contains(&line), "the README lists other permissions than {line}");
+    for line in [PERMISSIONS, CLUSTER_PERMISSIONS, SENTINEL_PERMISSIONS] {
+        assert!(readme.contains(line), "the README lists other permissions than {line}");
+    }
 
     let server = ServerProcess::start::<&str>([]).await?;
-    set_user(&server, &PERMISSIONS).await?;
+    set_user(&server, PERMISSIONS).await?;
     let store = connect_as(&server, "worker:s3cret").await?;
     assert_eq!(store.load("circuit").await?.entry, None);
     let mut version = write(&store, "circuit", None, b"1").await.version;
@@ -109,8 +106,8 @@ async fn without_any_one_permission_a_swap_is_denied_and_writes_nothing() -> Res
     let admin = RedisStore::connect(&server.url()).await?;
     let needed = ["+hmget", "+evalsha", "+hset", "+pexpire", "+persist", "+exists", "+time"];
     for missing in needed {
-        let rest: Vec<&str> = PERMISSIONS.into_iter().filter(|permission| *permission != missing).collect();
-        set_user(&server, &rest).await?;
+        let rest: Vec<&str> = PERMISSIONS.split(' ').filter(|permission| *permission != missing).collect();
+        set_user(&server, &rest.join(" ")).await?;
         let store = connect_as(&server, "worker:s3cret").await?;
         let mut was_denied = 0;
         let minute = Some(Duration::from_secs(60));
@@ -142,7 +139,7 @@ async fn without_any_one_permission_a_swap_is_denied_and_writes_nothing() -> Res
 #[tokio::test]
 async fn without_info_the_store_does_not_connect_and_says_what_is_missing() -> Result<()> {
     let server = ServerProcess::start::<&str>([]).await?;
-    set_user(&server, &["+hmget", "+evalsha"]).await?;
+    set_user(&server, "+hmget +evalsha").await?;
     let message = denied(connect_as(&server, "worker:s3cret").await);
     assert!(message.contains("info"), "{message}");
     Ok(())
@@ -152,7 +149,7 @@ async fn without_info_the_store_does_not_connect_and_says_what_is_missing() -> R
 #[tokio::test]
 async fn a_login_that_fails_for_a_while_works_again_afterwards() -> Result<()> {
     let server = ServerProcess::start::<&str>([]).await?;
-    set_user(&server, &PERMISSIONS).await?;
+    set_user(&server, PERMISSIONS).await?;
     let store = connect_as(&server, "worker:s3cret").await?;
     let first = write(&store, "circuit", None, b"1").await;
 
@@ -164,7 +161,7 @@ async fn a_login_that_fails_for_a_while_works_again_afterwards() -> Result<()> {
     denied(store.swap("circuit", Some(&first.version), b"2", None).await);
     denied(store.load("circuit").await);
 
-    set_user(&server, &PERMISSIONS).await?;
+    set_user(&server, PERMISSIONS).await?;
     assert_eq!(value(&store, "circuit").await.as_deref(), Some(&b"1"[..]));
     write(&store, "circuit", Some(&first.version), b"2").await;
     Ok(())

@@ -11,7 +11,9 @@ use circuitry_store::conformance::{Harness, run_all};
 use circuitry_store::{Store, StoreError, Swapped};
 use support::cluster::TestCluster;
 use support::process::ServerProcess;
-use support::{LosingOneAnswer, eventually, own_prefix, own_store, value, write};
+use support::{
+    CLUSTER_PERMISSIONS, LosingOneAnswer, PERMISSIONS, eventually, own_prefix, own_store, value, write,
+};
 use tokio::time::Instant;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -291,6 +293,30 @@ async fn a_wrong_password_is_denied_by_a_cluster_too() -> Result<()> {
         let refused = with(login).await;
         assert!(matches!(refused, Err(StoreError::Denied { .. })), "{refused:?}");
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_cluster_a_user_needs_a_few_permissions_more() -> Result<()> {
+    let cluster = TestCluster::start(0).await?;
+    let granted = [PERMISSIONS, " ", CLUSTER_PERMISSIONS].concat();
+    for node in &cluster.nodes {
+        let user = ["ACL", "SETUSER", "worker", "on", ">s3cret", "~circuitry:*"];
+        node.run::<String>(&user.into_iter().chain(granted.split(' ')).collect::<Vec<_>>()).await?;
+    }
+    let urls: Vec<_> =
+        cluster.urls().iter().map(|url| url.replace("redis://", "redis://worker:s3cret@")).collect();
+    let store = RedisStore::builder().connect_cluster(urls).await?;
+    let circuit = circuit_on(&cluster, &store, 0).await?;
+    assert_eq!(store.load(&circuit).await?.entry, None);
+    let slot = cluster.slot_of(&store.key(&circuit)).await?.to_string();
+    let ids: [String; 2] = [
+        cluster.nodes[0].run(&["CLUSTER", "MYID"]).await?,
+        cluster.nodes[1].run(&["CLUSTER", "MYID"]).await?,
+    ];
+    cluster.nodes[1].run::<String>(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &ids[0]]).await?;
+    cluster.nodes[0].run::<String>(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &ids[1]]).await?;
+    write(&store, &circuit, None, b"1").await;
     Ok(())
 }
 

@@ -18,6 +18,14 @@ use circuitry_store::{Loaded, Receipt, Store, StoreError, Swapped, Version};
 use tokio::time::Instant;
 use url::Url;
 
+/// What the README asks for, so that it is what the tests grant.
+pub(crate) const PERMISSIONS: &str =
+    "+hmget +evalsha +eval +hset +pexpire +persist +exists +time +info +type";
+/// What it asks for beside that on a cluster.
+pub(crate) const CLUSTER_PERMISSIONS: &str = "+cluster|slots +ping +asking";
+/// What it asks for beside that behind sentinels.
+pub(crate) const SENTINEL_PERMISSIONS: &str = "+role";
+
 /// The server that all tests may use, and none may disturb.
 pub(crate) fn server_url() -> String {
     std::env::var("CIRCUITRY_TEST_REDIS_URL").unwrap_or_else(|_| {
