@@ -111,7 +111,7 @@ fn quick(plan: Plan) -> Plan {
 }
 
 proptest! {
-    #![proptest_config(cases(2_000))]
+    #![proptest_config(cases(1_000))]
 
     #[test]
     fn any_record_that_can_be_written_down_is_decided_on(

@@ -116,7 +116,7 @@ fn kinds(reply: &Reply) -> Vec<&'static str> {
 }
 
 proptest! {
-    #![proptest_config(cases(3_000))]
+    #![proptest_config(cases(2_000))]
 
     #[test]
     fn the_core_answers_as_an_independent_reading_of_the_rules(
@@ -130,7 +130,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(cases(500))]
+    #![proptest_config(cases(200))]
 
     #[test]
     fn with_one_setting_no_more_than_close_threshold_probes_are_out_or_successful(
