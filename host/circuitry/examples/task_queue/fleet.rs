@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::event::{Event, Events};
 use crate::options::Options;
@@ -55,30 +55,24 @@ impl Fleet {
         Ok(Self::Processes { children, run: run.to_owned(), events: events.clone() })
     }
 
-    /// Kills a worker that holds a job, as the system does when memory runs out, and says which job.
-    pub(crate) async fn kill_one_at_work(&mut self, queue: &dyn Queue) -> Result<Lease> {
+    /// Kills a worker that holds a job, as the system does when memory runs out, and says which job. `None` when no
+    /// worker was at work just now.
+    pub(crate) async fn kill_one_at_work(&mut self, queue: &dyn Queue) -> Result<Option<Lease>> {
         let Self::Processes { children, run, events } = self else {
             bail!("a task cannot be killed: use --redis")
         };
-        loop {
-            let leases = queue.leases().await?;
-            let Some(worker) =
-                leases.iter().map(|lease| lease.worker).find(|number| children.contains_key(number))
-            else {
-                sleep(Duration::from_millis(1)).await;
-                continue;
-            };
-            if let Some(mut child) = children.remove(&worker) {
-                child.kill().await?;
-            }
-            // What it had sent before is on its way: the server does that before it answers the second question.
-            queue.leases().await?;
-            if let Some(lease) = queue.leases().await?.into_iter().find(|lease| lease.worker == worker) {
-                return Ok(lease);
-            }
-            // It had just finished. It is started anew, and it is another one's turn.
+        let leases = queue.leases().await?;
+        let at_work = leases.iter().find_map(|lease| children.remove_entry(&lease.worker));
+        let Some((worker, mut child)) = at_work else { return Ok(None) };
+        child.kill().await?;
+        // What it had sent before is on its way: the server does that before it answers the second question.
+        queue.leases().await?;
+        let held = queue.leases().await?.into_iter().find(|lease| lease.worker == worker);
+        if held.is_none() {
+            // It had just finished. It is started anew, and another one will be killed.
             children.insert(worker, ready(worker, spawn(worker, run)?, events.clone()).await?);
         }
+        Ok(held)
     }
 
     /// The workers that have ended since it was last asked, though nobody told them to. The others go on without them.

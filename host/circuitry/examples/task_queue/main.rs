@@ -19,7 +19,7 @@
 //! - [`queue`]: the queue, in memory and on Redis
 //! - [`shared`]: the queue and the store of the circuits; [`fleet`]: the workers; [`producer`]: where jobs come from;
 //!   [`upstream`]: where they go
-//! - [`progress`], [`report`]: what you see; [`options`]: what you can choose; [`event`]: what workers tell
+//! - [`watch`], [`progress`], [`report`]: what you see; [`options`]: what you can choose; [`event`]: what workers tell
 
 mod event;
 mod fleet;
@@ -30,34 +30,37 @@ mod queue;
 mod report;
 mod shared;
 mod upstream;
+mod watch;
 mod worker;
 
 use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use circuitry::{Context, Factory};
-use tokio::select;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use fleet::Fleet;
 use options::{Options, Role};
 use producer::produce;
-use progress::Progress;
-use queue::Lease;
-use report::{History, Report};
+use report::Report;
 use shared::{CIRCUIT, Shared};
-
-/// How long after the last job and the end of the trouble everything must be done.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How often the queue is asked whether all is done; a line is shown for each second.
-const LOOKS_A_SECOND: u32 = 10;
+use watch::Watch;
 
 #[tokio::main]
-async fn main() -> Result<ExitCode> {
-    let options = Options::read();
+async fn main() -> ExitCode {
+    match play(Options::read()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Plays the role that the options name; says whether all is well.
+async fn play(options: Options) -> Result<bool> {
     // The library's own warnings, such as a store that is down.
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)
@@ -74,7 +77,7 @@ async fn main() -> Result<ExitCode> {
     };
     if let Some(Role::Worker { number, .. }) = options.role {
         fleet::work(number, &options, &shared).await?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(true);
     }
     let report = conduct(&options, &shared, &run).await;
     shared.remove(&options.tenant_names()).await?;
@@ -84,64 +87,23 @@ async fn main() -> Result<ExitCode> {
     } else {
         println!("\n{report}");
     }
-    Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(report.is_good())
 }
 
 /// The whole run: starts the workers, pushes the jobs, watches until all are done, stops the workers, reports.
 async fn conduct(options: &Options, shared: &Shared, run: &str) -> Result<Report> {
-    let (events, mut told) = mpsc::unbounded_channel();
-    let mut progress = Progress::new(options);
-    let mut history = History::default();
-    progress.opening(options);
+    let (events, told) = mpsc::unbounded_channel();
+    let mut watch = Watch::new(options, told);
     let mut fleet = match options.redis {
         Some(_) => Fleet::of_processes(options, run, &events).await?,
         None => Fleet::of_tasks(options, shared, &events).await?,
     };
     drop(events);
-
-    progress.begin();
-    let begun = Instant::now();
-    let all_pushed_at = begun + options.jobs_come_for();
-    let deadline = all_pushed_at.max(begun + options.fails().end) + options.open_for + PATIENCE;
     let producer = tokio::spawn(produce(options.clone(), shared.queue.clone()));
-    let interrupt = tokio::signal::ctrl_c();
-    tokio::pin!(interrupt);
-    let mut looks = interval(Duration::from_secs(1) / LOOKS_A_SECOND);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut killed: Option<Lease> = None;
-    for look in 1_u32.. {
-        loop {
-            select! {
-                Some(event) = told.recv() => {
-                    progress.event(&event);
-                    history.event(&event);
-                }
-                interrupted = &mut interrupt => { interrupted?; bail!("interrupted") }
-                _ = looks.tick() => break,
-            }
-        }
-        let census = shared.queue.census().await;
-        let is_over =
-            census.as_ref().is_ok_and(|census| census.done == options.jobs) || Instant::now() > deadline;
-        if look.is_multiple_of(LOOKS_A_SECOND) || is_over {
-            progress.second(census);
-        }
-        if is_over {
-            break;
-        }
-        fleet.gone()?.iter().for_each(|worker| progress.gone(worker));
-        if options.kill_a_worker && killed.is_none() && Instant::now() > begun + options.jobs_come_for() / 2 {
-            let lease = fleet.kill_one_at_work(&*shared.queue).await?;
-            progress.killed(lease);
-            killed = Some(lease);
-        }
-    }
+    let killed = watch.until_done(&mut fleet, &*shared.queue).await?;
     producer.abort();
     fleet.stop().await?;
-    while let Some(event) = told.recv().await {
-        progress.event(&event);
-        history.event(&event);
-    }
+    let mut history = watch.history().await;
 
     // The circuits' own records, as anybody with the store can read them.
     let factory = Factory::new(worker::settings(options, shared).build()?).await?;
@@ -150,5 +112,5 @@ async fn conduct(options: &Options, shared: &Shared, run: &str) -> Result<Report
         history.recorded(&tenant, &information.transitions);
     }
     let (accounts, census) = (shared.queue.accounts().await?, shared.queue.census().await?);
-    Report::new(options, &accounts, census, &history, killed)
+    Report::new(run, options, &accounts, census, &history, killed)
 }

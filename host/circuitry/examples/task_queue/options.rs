@@ -73,6 +73,8 @@ impl Options {
             format!("there is no tenant {:?} in this run; there are: {known}", options.failing_tenant)
         } else if options.open_for.is_zero() {
             "--open-for must be more than 0".to_owned()
+        } else if options.kill_a_worker && options.workers < 2 {
+            "--kill-a-worker leaves nobody to do the jobs: give --workers 2 or more".to_owned()
         } else {
             return options;
         };

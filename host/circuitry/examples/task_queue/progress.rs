@@ -71,7 +71,7 @@ impl Progress {
     }
 
     /// That a worker was killed.
-    pub(crate) fn killed(&self, lease: Lease) {
+    pub(crate) fn killed(&self, lease: &Lease) {
         self.line(&format!("worker {} is killed with job {} in its hands", lease.worker, lease.job));
     }
 

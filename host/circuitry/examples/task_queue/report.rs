@@ -24,6 +24,8 @@ pub(crate) struct History {
 /// The report of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
+    /// The run's name, as it is in the keys on Redis.
+    run: String,
     jobs: u64,
     done: u64,
     /// The worker that was killed, with the job that it held.
@@ -88,6 +90,7 @@ impl History {
 impl Report {
     /// Judges a run.
     pub(crate) fn new(
+        run: &str,
         options: &Options,
         accounts: &[Account],
         census: Census,
@@ -99,6 +102,7 @@ impl Report {
         let tenants: Result<Vec<_>> =
             tenants.iter().map(|name| Tenant::new(name, accounts, history)).collect();
         Ok(Self {
+            run: run.to_owned(),
             jobs,
             done: accounts.iter().filter(|account| account.receipt.is_some()).count() as u64,
             killed: killed.map(|lease| Killed { worker: lease.worker, job: lease.job }),
