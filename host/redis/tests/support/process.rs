@@ -1,16 +1,15 @@
 //! [`ServerProcess`]: a server of a test's own, on a free port of loopback, ended with the test.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
-
-use super::eventually;
+use tokio::time::Instant;
 
 /// A port that nobody listens on now.
 pub(crate) fn free_port() -> Result<u16> {
@@ -48,8 +47,8 @@ impl ServerProcess {
         let arguments: Vec<String> =
             arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
         let child = launch(port, folder.path(), &arguments)?;
-        let server = Self { port, folder, arguments, child };
-        server.until_it_answers().await;
+        let mut server = Self { port, folder, arguments, child };
+        server.until_it_answers().await?;
         Ok(server)
     }
 
@@ -71,16 +70,28 @@ impl ServerProcess {
         packed.query_async(&mut self.plain().await?).await.with_context(|| format!("{command:?}"))
     }
 
-    pub(crate) async fn until_it_answers(&self) {
-        eventually("the server answers", Duration::from_secs(20), || async {
-            let mut connection = self.plain().await.ok()?;
-            // A user list without a default user denies this too; the server is there all the same.
-            match redis::cmd("PING").query_async::<String>(&mut connection).await {
-                Ok(_) => Some(()),
-                Err(error) => matches!(error.code(), Some("NOAUTH" | "NOPERM")).then_some(()),
+    async fn until_it_answers(&mut self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                let log = fs::read_to_string(self.folder.path().join("log"))?;
+                bail!("redis-server on port {} ended with {status}:\n{log}", self.port);
             }
-        })
-        .await;
+            if self.answers().await {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "redis-server on port {} does not answer", self.port);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn answers(&self) -> bool {
+        let Ok(mut connection) = self.plain().await else { return false };
+        match redis::cmd("PING").query_async::<String>(&mut connection).await {
+            Ok(_) => true,
+            // Who asks for a password is there.
+            Err(error) => matches!(error.code(), Some("NOAUTH" | "NOPERM")),
+        }
     }
 
     /// Lets it stand still: connections stay, and nothing is answered.
@@ -103,13 +114,14 @@ impl ServerProcess {
     /// Starts it again after [`kill`](Self::kill), on the same port, and waits until it answers.
     pub(crate) async fn restart(&mut self) -> Result<()> {
         self.child = launch(self.port, self.folder.path(), &self.arguments)?;
-        self.until_it_answers().await;
-        Ok(())
+        self.until_it_answers().await
     }
 
     fn signal(&self, signal: &str) -> Result<()> {
-        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status()?;
-        ensure!(status.success(), "kill {signal} failed");
+        // The shell's own kill, since not every machine has it as a program.
+        let script = format!("kill {signal} {}", self.child.id());
+        let status = Command::new("sh").args(["-c", &script]).status()?;
+        ensure!(status.success(), "{script} failed");
         Ok(())
     }
 }
