@@ -300,7 +300,17 @@ fn check_size(what: &str, size: usize, least: usize, most: usize) -> Result<(), 
     }
 }
 
-/// Runs `request` against `store`: load unless `known`, decide, swap; again with what a lost race brought.
+/// Whether the answer denies the caller something that a newer entry may grant: an outcome or a place.
+fn denies(answer: &Answer) -> bool {
+    match answer {
+        Answer::Settled { dispositions, .. } => dispositions.iter().any(|disposition| disposition.stale > 0),
+        Answer::Renewed(deadlines) => deadlines.iter().any(Option::is_none),
+        Answer::Started { .. } | Answer::Inspected(_) | Answer::Overridden { .. } => false,
+    }
+}
+
+/// Runs `request` against `store`: load unless `known`, decide, swap; again with what a lost race brought, and with a
+/// loaded entry where `known` denies something and no swap has shown that it is current.
 ///
 /// Answers with the entry last seen.
 ///
@@ -316,6 +326,7 @@ pub fn run(
     let failed = |error, last_seen| Failure { error, last_seen, revision: None };
     // A bad argument costs no load.
     check(request).map_err(|error| failed(error, known.clone()))?;
+    let mut unverified = known.is_some();
     let mut seen = match known {
         Some(known) => known,
         None => store.load(&request.circuit).map_err(|error| failed(Error::Store(error), None))?,
@@ -325,6 +336,14 @@ pub fn run(
         now_ms = seen.now_ms.map_or(now_ms, |store_ms| store_ms.max(now_ms));
         let write = match decide(request, &seen, now_ms, hooks) {
             Err(error) => return Err(failed(error, Some(seen))),
+            Ok(Decision::Done(answer)) if unverified && denies(&answer) => {
+                // No swap has shown that the entry is still the one in the store, and an older one may not know this
+                // permit yet.
+                unverified = false;
+                seen =
+                    store.load(&request.circuit).map_err(|error| failed(Error::Store(error), Some(seen)))?;
+                continue;
+            }
             Ok(Decision::Done(answer)) => return Ok((answer, seen)),
             Ok(Decision::Write(write)) => write,
         };
@@ -334,7 +353,10 @@ pub fn run(
                 let entry = Entry { value: write.value, version };
                 return Ok((write.answer_if_stored, Loaded { entry: Some(entry), now_ms: stored_ms }));
             }
-            Ok(Swapped::Conflict(fresh)) => seen = fresh,
+            Ok(Swapped::Conflict(fresh)) => {
+                unverified = false;
+                seen = fresh;
+            }
             Err(error) => {
                 let unknown = matches!(error, StoreError::Unknown(_));
                 let revision = unknown.then_some(write.based_on);

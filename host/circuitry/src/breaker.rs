@@ -7,6 +7,7 @@ use crate::call::{Answer, Operation, Problem};
 use crate::circuit::Circuit;
 use crate::error::{ComponentError, Error, ExecuteError, StartError};
 use crate::event::announce;
+use crate::finishing::Finishing;
 use crate::metering;
 use crate::node::{Asked, Node};
 use crate::outcome::{Outcome, Settlement, WorkError};
@@ -20,10 +21,13 @@ use crate::state::{Information, Override, State};
 pub struct Breaker {
     node: Arc<Node>,
     circuit: Arc<Circuit>,
+    /// The name given to `breaker_for`; others may have named the circuit otherwise.
+    base: Arc<str>,
 }
 
 /// Work that ran, with what became of its outcome: see [`Breaker::execute_settled`].
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Executed<T, E> {
     /// What the work gave.
     pub result: Result<T, E>,
@@ -32,8 +36,8 @@ pub struct Executed<T, E> {
 }
 
 impl Breaker {
-    pub(crate) fn new(node: Arc<Node>, circuit: Arc<Circuit>) -> Self {
-        Self { node, circuit }
+    pub(crate) fn new(node: Arc<Node>, circuit: Arc<Circuit>, base: Arc<str>) -> Self {
+        Self { node, circuit, base }
     }
 
     /// The circuit's name, as it is shared.
@@ -51,7 +55,7 @@ impl Breaker {
     /// argument is out of its bounds or the component failed. The work has not run.
     ///
     /// # Cancel safety
-    /// A place that was reserved for a caller who no longer waits runs out with its lease.
+    /// Dropped, it goes on without the caller, and the permit it may get is settled as ignored.
     ///
     /// # Example
     /// ```
@@ -66,6 +70,16 @@ impl Breaker {
     /// # let _ = settlement; Ok(()) }
     /// ```
     pub async fn start(&self) -> Result<Permit, StartError> {
+        let breaker = self.clone();
+        // To its end also without the caller: what it changed is told, and a permit that nobody takes is given back.
+        let started = Finishing::new(&self.node.tasks, async move { breaker.start_whole().await });
+        match started.await {
+            Ok(started) => started,
+            Err(cut_off) => Err(Error::new(self.name(), Problem::Component(cut_off)).into()),
+        }
+    }
+
+    async fn start_whole(&self) -> Result<Permit, StartError> {
         let verdict = match self.node.ask(&self.circuit, Operation::Start).await? {
             Asked::Shared(Answer::Started { verdict, transitions }) => {
                 announce(&self.node.settings, &self.circuit, &transitions, false);
@@ -82,14 +96,14 @@ impl Breaker {
         match verdict {
             Ok(grant) => {
                 let probe = grant.is_some_and(|grant| grant.probe.is_some());
-                metering::call(&self.circuit.base, if probe { "probe" } else { "permit" });
+                metering::call(&self.base, if probe { "probe" } else { "permit" });
                 if grant.is_some() {
                     self.circuit.saw_state(if probe { State::HalfOpen } else { State::Closed });
                 }
                 Ok(Permit::new(self.node.clone(), self.circuit.clone(), grant))
             }
             Err(refusal) => {
-                metering::call(&self.circuit.base, refusal.reason().as_str());
+                metering::call(&self.base, refusal.reason().as_str());
                 match refusal.reason() {
                     RefusalReason::Open => self.circuit.saw_state(State::Open),
                     RefusalReason::TooManyRequests => self.circuit.saw_state(State::HalfOpen),
@@ -225,7 +239,8 @@ impl Breaker {
         }
     }
 
-    /// Forces the circuit for the whole fleet, or takes the force away with `None`; says what was in force before.
+    /// Forces the circuit for the whole fleet, or takes the force away with `None`; says what was in force before (where
+    /// an answer was lost on the way, that may be the override just set).
     ///
     /// # Errors
     /// [`Error`] when it could not be stored; it is never kept in this process only.
@@ -233,7 +248,11 @@ impl Breaker {
     /// # Cancel safety
     /// The exchange runs on; whether it was stored is then not told.
     pub async fn set_override(&self, wanted: Option<Override>) -> Result<Option<Override>, Error> {
-        match self.node.ask_shared(&self.circuit, Operation::SetOverride(wanted)).await {
+        let (node, circuit) = (self.node.clone(), self.circuit.clone());
+        let exchange = Finishing::new(&self.node.tasks, async move {
+            node.ask_shared(&circuit, Operation::SetOverride(wanted)).await
+        });
+        match exchange.await.unwrap_or_else(|cut_off| Err(Problem::Component(cut_off))) {
             Ok(Answer::Overridden { previous }) => Ok(previous),
             Ok(_) => Err(self.wrong_answer()),
             Err(problem) => Err(Error::new(&self.circuit.name, problem)),
@@ -243,10 +262,8 @@ impl Breaker {
     /// What an error of the work means here. A matcher that panics is taken for a failure: the work did fail.
     fn judge(&self, error: WorkError<'_>) -> Outcome {
         let settings = &self.node.settings;
-        let matcher = settings
-            .circuit_error_matchers
-            .get(&*self.circuit.base)
-            .unwrap_or(&settings.fallback_error_matcher);
+        let matcher =
+            settings.circuit_error_matchers.get(&*self.base).unwrap_or(&settings.fallback_error_matcher);
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| matcher(error))).unwrap_or_else(|_| {
             tracing::error!(circuit = self.name(), "the error matcher panicked");
             Outcome::Failure

@@ -101,7 +101,14 @@ impl Circuit {
         !std::mem::replace(&mut ends.settling, true)
     }
 
-    /// Takes what waits, as much as fits into one call; `None` ends the settling task.
+    /// Whether outcomes wait. If none does, the settling has ended: the next one who ends begins it anew.
+    pub(crate) fn has_waiting(&self) -> bool {
+        let mut ends = lock(&self.ends);
+        ends.settling = !ends.waiting.is_empty();
+        ends.settling
+    }
+
+    /// Takes what waits, as much as fits into one call; `None` ends the settling.
     pub(crate) fn next_batch(&self) -> Option<Batch> {
         let mut ends = lock(&self.ends);
         if ends.waiting.is_empty() {

@@ -27,6 +27,11 @@ impl StoreClock {
         Self { base, sample: Arc::default() }
     }
 
+    /// Whether an answer has told the store's time.
+    pub(crate) fn is_told(&self) -> bool {
+        self.sample.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Takes the store's time, as an answer that just came in tells it.
     ///
     /// The answer was under way for a while, so the store's time is that or later: of two samples the later one is

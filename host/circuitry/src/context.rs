@@ -51,7 +51,7 @@ impl Context {
 
 /// The default name of a circuit: the name itself, and `name/tenant` where the context has a tenant.
 ///
-/// So that no two pairs share a circuit, `%` and `/` in either part become `%25` and `%2F` when there is a tenant.
+/// So that no two pairs share a circuit, `%` and `/` within a part become `%25` and `%2F`.
 ///
 /// ```
 /// # use circuitry::{default_name, Context};
@@ -61,7 +61,7 @@ impl Context {
 /// ```
 pub fn default_name(name: &str, context: &Context) -> String {
     match context.value(TENANT) {
-        None => name.to_owned(),
+        None => escape(name),
         Some(tenant) => format!("{}/{}", escape(name), escape(tenant)),
     }
 }

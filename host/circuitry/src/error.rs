@@ -54,7 +54,12 @@ pub enum ComponentError {
     /// No instance came free in time.
     #[error("no instance of the component came free within {0} ms: raise `max_instances`")]
     Busy(u64),
-    /// The store's or a hook's code panicked, or the async runtime shut down.
+    /// The process has no room for another instance.
+    #[error(
+        "this process has as many instances of the component as it may: make fewer factories, or lower `max_instances`"
+    )]
+    Exhausted,
+    /// The store's code panicked, or the async runtime shut down.
     #[error("the call was cut off: {0}")]
     CutOff(String),
 }
@@ -132,7 +137,7 @@ pub enum Error {
 #[non_exhaustive]
 pub enum StartError {
     /// The circuit refuses.
-    #[error(transparent)]
+    #[error("{0}")]
     Refused(#[from] Refusal),
     /// The circuit could not be asked, and no fallback applies.
     #[error(transparent)]
@@ -140,12 +145,15 @@ pub enum StartError {
 }
 
 /// Work that gave no result.
+///
+/// Where it is the error of an outer breaker's work, the default matcher cannot look into it, because it does not know
+/// `E`: box it, or give the outer breaker a matcher that ignores [`ExecuteError::Refused`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExecuteError<E> {
     /// The circuit refused; the work has not run.
-    #[error(transparent)]
-    Refused(Refusal),
+    #[error("{0}")]
+    Refused(#[source] Refusal),
     /// The work's own error, as it was.
     #[error("{0}")]
     Work(E),

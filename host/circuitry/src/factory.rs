@@ -1,17 +1,15 @@
 //! [`Factory`]: makes breakers that share settings, a store and the component.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use circuitry_store::{Loaded, Store, StoreError, Swapped, Version};
 use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
 use tokio::runtime::Handle;
 
 use crate::breaker::Breaker;
 use crate::circuit::Circuit;
 use crate::context::Context;
-use crate::error::SettingsError;
-use crate::metering;
+use crate::error::{ComponentError, SettingsError};
 use crate::node::Node;
 use crate::runtime::Runtime;
 use crate::settings::Settings;
@@ -25,13 +23,31 @@ pub struct Factory {
 #[derive(Debug)]
 struct Shared {
     node: Arc<Node>,
-    circuits: Cache<Arc<str>, Arc<Circuit>>,
+    circuits: Cache<Arc<str>, Arc<Circuit>, UnitWeighter, DefaultHashBuilder, InUse>,
     /// How many calls one circuit may have under way.
     calls_per_circuit: usize,
 }
 
+/// Keeps circuits that somebody holds, so that there are never two of one name.
+#[derive(Clone, Copy, Debug)]
+struct InUse;
+
+impl Lifecycle<Arc<str>, Arc<Circuit>> for InUse {
+    /// What was evicted is dropped outside of the table's lock.
+    type RequestState = Option<Arc<Circuit>>;
+
+    fn is_pinned(&self, _: &Arc<str>, circuit: &Arc<Circuit>) -> bool {
+        Arc::strong_count(circuit) > 1
+    }
+
+    fn on_evict(&self, evicted: &mut Self::RequestState, _: Arc<str>, circuit: Arc<Circuit>) {
+        *evicted = Some(circuit);
+    }
+}
+
 impl Factory {
-    /// Makes a factory: compiles the component, lets it check the settings. Asks no store.
+    /// Makes a factory: compiles the component, lets it check the settings. Asks no store. The factory works on the tokio
+    /// runtime that it was made on, and as long as that lives.
     ///
     /// # Errors
     /// [`SettingsError`], which names the setting, or the component file and what is wrong with it.
@@ -55,13 +71,23 @@ impl Factory {
     pub async fn new(settings: Settings) -> Result<Self, SettingsError> {
         let runtime = Runtime::new(&settings.source, settings.limits)?;
         if let Err((field, problem)) = runtime.check(&settings.rules).await? {
-            let setting = field.trim_end_matches("-ms").replace('-', "_");
+            let setting = match field.as_str() {
+                "trip-rule" => "trip_fn".to_owned(),
+                field => field.trim_end_matches("-ms").replace('-', "_"),
+            };
             return Err(SettingsError::Invalid { setting, problem });
         }
-        let store = Arc::new(Counted { store: settings.store.clone() });
-        let circuits = Cache::new(settings.max_circuits);
-        let calls_per_circuit = (settings.limits.max_instances / 8).max(1);
-        let node = Arc::new(Node::new(settings, store, runtime, Handle::current()));
+        let capacity = settings.max_circuits;
+        let circuits =
+            Cache::with(capacity, capacity as u64, UnitWeighter, DefaultHashBuilder::default(), InUse);
+        let calls_per_circuit = (settings.limits.max_instances / 4).max(1);
+        let node = Node::new(settings, runtime, Handle::current()).map_err(|error| {
+            SettingsError::Component(ComponentError::Unusable {
+                origin: "that is built in".into(),
+                problem: format!("the operating system gave no random number for this process: {error}"),
+            })
+        })?;
+        let node = Arc::new(node);
         Ok(Self { shared: Arc::new(Shared { node, circuits, calls_per_circuit }) })
     }
 
@@ -86,38 +112,11 @@ impl Factory {
                 Err(never) => match never {},
             }
         });
-        Breaker::new(shared.node.clone(), circuit)
+        Breaker::new(shared.node.clone(), circuit, name.into())
     }
 
     /// Whether the store is taken as down, so that calls take the store-failure way.
     pub fn is_store_down(&self) -> bool {
         self.shared.node.outage.is_down()
-    }
-}
-
-/// The user's store, with its operations counted.
-#[derive(Debug)]
-struct Counted<S> {
-    store: S,
-}
-
-#[async_trait::async_trait]
-impl Store for Counted<Arc<dyn Store>> {
-    async fn load(&self, circuit: &str) -> Result<Loaded, StoreError> {
-        let loaded = self.store.load(circuit).await;
-        metering::load(&loaded);
-        loaded
-    }
-
-    async fn swap(
-        &self,
-        circuit: &str,
-        expected: Option<&Version>,
-        value: &[u8],
-        ttl: Option<Duration>,
-    ) -> Result<Swapped, StoreError> {
-        let swapped = self.store.swap(circuit, expected, value, ttl).await;
-        metering::swap(&swapped);
-        swapped
     }
 }

@@ -21,6 +21,7 @@ pub mod context;
 pub mod error;
 pub mod event;
 pub mod factory;
+mod finishing;
 pub mod metering;
 mod node;
 mod outage;

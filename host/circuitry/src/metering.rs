@@ -9,8 +9,8 @@
 //! | `circuitry_transitions_total` | counter | circuit, from, to, reason, local | changes of state that this process made |
 //! | `circuitry_circuits` | gauge | circuit, state | circuits that this process saw last in that state |
 //! | `circuitry_store_operations_total` | counter | operation, result | loads and swaps; `unknown` is a swap without an answer |
-//! | `circuitry_fallback` | gauge | | 1 while the store is down, else 0 |
-//! | `circuitry_outcomes_lost_total` | counter | circuit | outcomes whose fate cannot be told any more |
+//! | `circuitry_fallback` | gauge | | factories for which the store is down: 0 or 1 where there is one |
+//! | `circuitry_outcomes_lost_total` | counter | circuit | outcomes that were not counted, or whose fate cannot be told |
 
 #[cfg(feature = "metrics")]
 mod counted {
@@ -84,8 +84,9 @@ mod counted {
         store("swap", result);
     }
 
-    pub(crate) fn fallback(down: bool) {
-        gauge!("circuitry_fallback").set(if down { 1.0 } else { 0.0 });
+    /// Factories of one process add up.
+    pub(crate) fn fallback(change: f64) {
+        gauge!("circuitry_fallback").increment(change);
     }
 
     pub(crate) fn lost(circuit: &str, outcomes: u64) {
@@ -109,7 +110,7 @@ mod uncounted {
     pub(crate) fn state(_: &str, _: Option<State>, _: Option<State>) {}
     pub(crate) fn load<T>(_: &Result<T, StoreError>) {}
     pub(crate) fn swap(_: &Result<Swapped, StoreError>) {}
-    pub(crate) fn fallback(_: bool) {}
+    pub(crate) fn fallback(_: f64) {}
     pub(crate) fn lost(_: &str, _: u64) {}
 }
 

@@ -6,17 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use circuitry_store::{Clock, Loaded, Store, StoreError};
+use circuitry_store::{Clock, Loaded, MemoryStore, Store, StoreError};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::call::{Answer, Call, Failure, Operation, Problem, Token};
 use crate::circuit::Circuit;
 use crate::clock::StoreClock;
 use crate::error::{ComponentError, Error};
 use crate::outage::Outage;
-use crate::runtime::Runtime;
+use crate::runtime::{Answered, Runtime};
 use crate::settings::{Rules, Settings, StoreFailure};
+use crate::settling::settle_parked;
 
 /// How often a call asks a store that fails, within its timeout.
 const TRIES_MAX: u32 = 3;
@@ -56,19 +57,27 @@ pub(crate) enum Asked {
 }
 
 impl Node {
-    pub(crate) fn new(settings: Settings, store: Arc<dyn Store>, runtime: Runtime, tasks: Handle) -> Self {
+    /// # Errors
+    /// When the operating system has no randomness: without it two processes could take each other's calls for
+    /// repeated ones.
+    pub(crate) fn new(settings: Settings, runtime: Runtime, tasks: Handle) -> Result<Self, getrandom::Error> {
         let clock = StoreClock::new(settings.clock.clone());
-        Self {
-            store,
+        Ok(Self {
+            store: settings.store.clone(),
             runtime,
             outage: Outage::new(clock.clone()),
             clock,
             tasks,
             rules: Arc::new(settings.rules.clone()),
-            id: settings.node.unwrap_or_else(|| fastrand::u64(..)),
+            id: getrandom::u64()?,
             sequence: AtomicU64::new(1),
             settings,
-        }
+        })
+    }
+
+    /// The name of the entry that this process writes to see whether the store writes. No circuit is called so.
+    pub(crate) fn trial_name(&self) -> String {
+        format!("\u{1}trial of node {:016x}", self.id)
     }
 
     /// Names a call; no two of this process have the same name.
@@ -85,7 +94,7 @@ impl Node {
     /// Asks the shared record, and the fallback that the settings name when the store is down.
     ///
     /// # Cancel safety
-    /// The exchange runs on in its own task.
+    /// Dropped, it leaves unknown whether the exchange has written.
     pub(crate) async fn ask(
         self: &Arc<Self>,
         circuit: &Arc<Circuit>,
@@ -95,11 +104,25 @@ impl Node {
             match self.ask_shared(circuit, operation.clone()).await {
                 Ok(answer) => return Ok(Asked::Shared(answer)),
                 Err(problem) if is_outage(&problem) => self.enter_outage(circuit, &problem),
+                // The store may be well: this call alone goes by a copy, which is thrown away.
+                Err(problem) if is_busy(&problem) => {
+                    let copy = MemoryStore::with_clock(self.clock.clone());
+                    return self.ask_fallback(circuit, operation, copy).await;
+                }
                 Err(problem) => return Err(Error::new(&circuit.name, problem)),
             }
         }
+        self.ask_fallback(circuit, operation, self.outage.records()).await
+    }
+
+    async fn ask_fallback(
+        &self,
+        circuit: &Circuit,
+        operation: Operation,
+        records: MemoryStore,
+    ) -> Result<Asked, Error> {
         match self.settings.store_failure {
-            StoreFailure::Local => match self.ask_locally(circuit, operation).await {
+            StoreFailure::Local => match self.ask_locally(circuit, operation, records).await {
                 Ok(answer) => Ok(Asked::Local(answer)),
                 Err(failure) => Err(Error::new(&circuit.name, failure.problem)),
             },
@@ -118,31 +141,41 @@ impl Node {
             Operation::Start | Operation::Inspect | Operation::SetOverride(_) => None,
             Operation::End(_) | Operation::Renew { .. } => circuit.known(),
         };
-        let (node, circuit) = (self.clone(), circuit.clone());
         let begun = Instant::now();
-        let exchange = self.tasks.spawn(async move {
-            let place = tokio::time::timeout(node.patience(), circuit.calls.acquire()).await;
-            let Ok(Ok(_place)) = place else {
-                let waited_ms = u64::try_from(node.patience().as_millis()).unwrap_or(u64::MAX);
-                return Err(Problem::Component(ComponentError::Busy(waited_ms)));
-            };
-            let left = node.patience().saturating_sub(begun.elapsed());
-            let mut exchange = Exchange::new(&node, &circuit, operation, known);
-            exchange.run(&node, left).await.map_err(|failure| failure.problem)
-        });
-        match exchange.await {
-            Ok(answered) => answered,
-            Err(error) => Err(Problem::Component(ComponentError::CutOff(error.to_string()))),
+        let Ok(Ok(_place)) = timeout(self.patience(), circuit.calls.acquire()).await else {
+            let waited_ms = u64::try_from(self.patience().as_millis()).unwrap_or(u64::MAX);
+            return Err(Problem::Component(ComponentError::Busy(waited_ms)));
+        };
+        let is_start = matches!(operation, Operation::Start);
+        let mut exchange = Exchange::new(self, circuit, operation, known);
+        let answered = exchange.run(self, self.patience().saturating_sub(begun.elapsed())).await;
+        answered.map_err(|failure| {
+            if is_start && exchange.may_have_written() {
+                // Perhaps it made a transition, which is to be told, and took a place, which is to be given back.
+                self.finish_later(&failure.problem, exchange);
+            }
+            failure.problem
+        })
+    }
+
+    /// Sees to it that a call whose write may have happened is applied once and told.
+    pub(crate) fn finish_later(self: &Arc<Self>, problem: &Problem, exchange: Exchange) {
+        if is_outage(problem) {
+            self.enter_outage(&exchange.circuit, problem);
+        }
+        if let Some(exchange) = self.outage.park(exchange) {
+            let node = self.clone();
+            self.tasks.spawn(async move { settle_parked(&node, exchange).await });
         }
     }
 
-    /// Asks this process's own record, which begins as a copy of the entry last seen.
+    /// Asks a record of this process's own, which begins as a copy of the entry last seen.
     pub(crate) async fn ask_locally(
         &self,
         circuit: &Circuit,
         operation: Operation,
+        records: MemoryStore,
     ) -> Result<Answer, Failure> {
-        let records = self.outage.records();
         let store_problem =
             |error| Failure { problem: Problem::Store(error), last_seen: None, revision: None };
         if records.load(&circuit.name).await.map_err(store_problem)?.entry.is_none()
@@ -192,8 +225,13 @@ pub(crate) fn is_outage(problem: &Problem) -> bool {
         problem,
         Problem::Store(
             StoreError::Unavailable { .. } | StoreError::Unknown { .. } | StoreError::Denied { .. }
-        ) | Problem::Component(ComponentError::Busy(_))
+        )
     )
+}
+
+/// Whether too much is under way in this process; that says nothing of the store.
+pub(crate) fn is_busy(problem: &Problem) -> bool {
+    matches!(problem, Problem::Component(ComponentError::Busy(_) | ComponentError::Exhausted))
 }
 
 /// One call on the shared record, which may be tried several times under the same token.
@@ -203,6 +241,8 @@ pub(crate) struct Exchange {
     operation: Operation,
     token: Token,
     known: Option<Loaded>,
+    /// Whether `known` was loaded by this call.
+    is_fresh: bool,
     /// The lowest revision that a swap was based on whose fate is unknown.
     retry_of: Option<u64>,
 }
@@ -214,7 +254,8 @@ impl Exchange {
         operation: Operation,
         known: Option<Loaded>,
     ) -> Self {
-        Self { circuit: circuit.clone(), operation, token: node.token(), known, retry_of: None }
+        let token = node.token();
+        Self { circuit: circuit.clone(), operation, token, known, is_fresh: false, retry_of: None }
     }
 
     /// How many outcomes it carries.
@@ -239,12 +280,7 @@ impl Exchange {
         let deadline = Instant::now() + within;
         let mut tries = 0;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let (known, retry_of) = (self.known.clone(), self.retry_of);
-            let call = node.call(&self.circuit, self.operation.clone(), self.token, retry_of, known, left);
-            let answered =
-                node.runtime.call(node.store.clone(), node.settings.hook.clone(), false, call).await;
-            let failure = match answered {
+            let failure = match self.attempt(node, deadline).await {
                 Ok(answered) => {
                     self.saw(node, answered.seen);
                     return Ok(answered.answer);
@@ -266,7 +302,10 @@ impl Exchange {
                 {
                     // What was seen before the failure may be old: begin with a load.
                     self.known = None;
-                    Duration::from_micros(fastrand::u64(2_000..10_000) << tries)
+                    // The token is remembered for 32 writes of others only, so a lost answer is asked for at once.
+                    let at_once =
+                        tries == 1 && matches!(failure.problem, Problem::Store(StoreError::Unknown { .. }));
+                    Duration::from_micros(if at_once { 0 } else { fastrand::u64(2_000..10_000) << tries })
                 }
                 _ => return Err(failure),
             };
@@ -274,6 +313,37 @@ impl Exchange {
                 return Err(failure);
             }
             sleep(pause).await;
+        }
+    }
+
+    async fn attempt(&mut self, node: &Node, deadline: Instant) -> Result<Answered, Failure> {
+        if self.known.is_none() && !node.clock.is_told() {
+            self.hear_the_time(node, deadline).await?;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (known, retry_of) = (self.known.clone(), self.retry_of);
+        let call = node.call(&self.circuit, self.operation.clone(), self.token, retry_of, known, left);
+        node.runtime.call(node.store.clone(), node.settings.hook.clone(), false, call).await
+    }
+
+    /// Loads here what the component would load. Until an answer has told the store's time there is only the host's,
+    /// and a host that is minutes ahead would end another's open time with its first call.
+    async fn hear_the_time(&mut self, node: &Node, deadline: Instant) -> Result<(), Failure> {
+        let loaded = match timeout_at(deadline, node.store.load(&self.circuit.name)).await {
+            Ok(loaded) => loaded,
+            Err(elapsed) => {
+                Err(StoreError::unavailable("a load was not answered within the store's timeout", elapsed))
+            }
+        };
+        match loaded {
+            Ok(loaded) => {
+                self.saw(node, loaded.clone());
+                (self.known, self.is_fresh) = (Some(loaded), true);
+                Ok(())
+            }
+            // Perhaps the name is no name; the component says so better.
+            Err(StoreError::Other { .. }) => Ok(()),
+            Err(error) => Err(Failure { problem: Problem::Store(error), last_seen: None, revision: None }),
         }
     }
 

@@ -1,43 +1,58 @@
 //! [`Outage`]: whether the store is down, and the records that this process keeps meanwhile.
 //!
 //! Entering and leaving is one event each. While the store is down no call asks it: one task does, with growing
-//! pauses, until it answers. Then the local records are dropped, and nothing of them is written.
+//! pauses, until it reads *and writes*. Then the local records are dropped, and nothing of them is written.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use circuitry_store::{MemoryStore, Store, StoreError};
+use circuitry_store::{MemoryStore, Store, StoreError, Swapped};
+use futures_util::FutureExt;
 use tokio::time::{sleep, timeout};
 
 use crate::call::Problem;
 use crate::clock::StoreClock;
-use crate::error::Error;
 use crate::metering;
 use crate::node::{Exchange, Node};
+use crate::settling::settle_parked;
 
 /// The first pause before the store is asked again, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// How long the entry lives that the watch writes.
+const TRIAL_TTL: Duration = Duration::from_secs(60);
 
 /// Whether the store is down, and what this process keeps meanwhile.
 #[derive(Debug)]
 pub(crate) struct Outage {
+    /// The same as in `phase`, for calls that only want to know.
     down: AtomicBool,
     clock: StoreClock,
-    records: Mutex<MemoryStore>,
-    /// Calls whose write may have happened before the store went down.
-    parked: Mutex<Vec<Exchange>>,
+    phase: Mutex<Phase>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+#[derive(Debug)]
+struct Phase {
+    down: bool,
+    /// Begun anew with each outage.
+    records: MemoryStore,
+    /// Calls whose write may have happened before the store went down.
+    parked: Vec<Exchange>,
 }
 
 impl Outage {
     pub(crate) fn new(clock: StoreClock) -> Self {
-        let records = Mutex::new(MemoryStore::with_clock(clock.clone()));
-        Self { down: AtomicBool::new(false), clock, records, parked: Mutex::default() }
+        let records = MemoryStore::with_clock(clock.clone());
+        let phase = Mutex::new(Phase { down: false, records, parked: Vec::new() });
+        // So that the gauge is there before the first outage.
+        metering::fallback(0.0);
+        Self { down: AtomicBool::new(false), clock, phase }
+    }
+
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn is_down(&self) -> bool {
@@ -46,20 +61,30 @@ impl Outage {
 
     /// The records that this process keeps while the store is down.
     pub(crate) fn records(&self) -> MemoryStore {
-        lock(&self.records).clone()
+        self.phase().records.clone()
     }
 
-    /// Keeps a call until the store answers: it may have been applied, and is applied once if it was not.
-    pub(crate) fn park(&self, exchange: Exchange) {
-        lock(&self.parked).push(exchange);
+    /// Keeps a call until the store answers: it may have been applied, and is applied once if it was not. Gives it back
+    /// when the store is not down (any more).
+    pub(crate) fn park(&self, exchange: Exchange) -> Option<Exchange> {
+        let mut phase = self.phase();
+        if !phase.down {
+            return Some(exchange);
+        }
+        phase.parked.push(exchange);
+        None
     }
 
     /// Says whether the store was taken as up until now.
     pub(crate) fn enter(&self, circuit: &str, problem: &Problem) -> bool {
-        if self.down.swap(true, Ordering::AcqRel) {
+        let mut phase = self.phase();
+        if phase.down {
             return false;
         }
-        metering::fallback(true);
+        phase.down = true;
+        phase.records = MemoryStore::with_clock(self.clock.clone());
+        self.down.store(true, Ordering::Release);
+        metering::fallback(1.0);
         tracing::warn!(
             circuit,
             ?problem,
@@ -69,13 +94,22 @@ impl Outage {
     }
 
     fn leave(&self) -> Vec<Exchange> {
-        // Begun anew before anybody can enter the next outage.
-        *lock(&self.records) = MemoryStore::with_clock(self.clock.clone());
-        let parked = std::mem::take(&mut *lock(&self.parked));
+        let mut phase = self.phase();
+        phase.down = false;
+        phase.records = MemoryStore::with_clock(self.clock.clone());
         self.down.store(false, Ordering::Release);
-        metering::fallback(false);
+        metering::fallback(-1.0);
+        let parked = std::mem::take(&mut phase.parked);
         tracing::info!(parked = parked.len(), "the store answers again; the local records are dropped");
         parked
+    }
+}
+
+impl Drop for Outage {
+    fn drop(&mut self) {
+        if self.is_down() {
+            metering::fallback(-1.0);
+        }
     }
 }
 
@@ -92,29 +126,32 @@ pub(crate) async fn watch(node: Weak<Node>, circuit: Arc<str>) {
         sleep(pause).await;
         // A factory that is gone needs no store.
         let Some(node) = node.upgrade() else { return };
-        if answers(&*node.store, &circuit, node.settings.store_timeout).await {
+        // A store that panics does not answer, and does not end the watch.
+        let answers = AssertUnwindSafe(answers(&node, &circuit)).catch_unwind().await;
+        if answers.unwrap_or(false) {
+            // One after another, so that they do not take the calls' instances.
             for exchange in node.outage.leave() {
-                node.tasks.spawn(crate::settling::settle_parked(node.clone(), exchange));
+                settle_parked(&node, exchange).await;
             }
             return;
         }
     }
 }
 
-/// Whether the store does its work; that what it has for this circuit is not ours is an answer too.
-async fn answers(store: &dyn Store, circuit: &str, within: Duration) -> bool {
-    match timeout(within, store.load(circuit)).await {
-        Ok(Ok(_)) => true,
-        Ok(Err(StoreError::Unavailable { .. } | StoreError::Unknown { .. } | StoreError::Denied { .. })) => {
-            false
+/// Whether the store does its work: it reads the circuit that could not be read or written, and writes.
+///
+/// What it writes is an entry of this process's own, so that the answer does not hang on others.
+async fn answers(node: &Node, circuit: &str) -> bool {
+    let within = node.settings.store_timeout;
+    let trial = node.trial_name();
+    let asked = async {
+        match node.store.load(circuit).await {
+            // That what it has for this circuit is not ours is an answer too.
+            Ok(_) | Err(StoreError::Other { .. }) => {}
+            Err(error) => return Err(error),
         }
-        Ok(Err(_)) => true,
-        Err(_elapsed) => false,
-    }
-}
-
-/// What a parked call that cannot be settled leaves behind.
-pub(crate) fn lost(circuit: &str, base: &str, outcomes: u64, problem: Problem) {
-    metering::lost(base, outcomes);
-    tracing::warn!(circuit, outcomes, error = %Error::new(circuit, problem), "outcomes are lost");
+        let version = node.store.load(&trial).await?.entry.map(|entry| entry.version);
+        node.store.swap(&trial, version.as_ref(), b"circuitry: the store writes", Some(TRIAL_TTL)).await
+    };
+    matches!(timeout(within, asked).await, Ok(Ok(Swapped::Stored(_))))
 }

@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::error::StartError;
 use crate::refusal::Refusal;
 
 /// How work ended.
@@ -31,6 +32,7 @@ impl Outcome {
 
 /// What became of an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Settlement {
     /// Whether it was applied.
     pub disposition: Disposition,
@@ -46,7 +48,8 @@ pub enum Disposition {
     Accepted,
     /// It belongs to another era, or to a probe's place that was given away, and changed nothing.
     Stale,
-    /// Not known yet: the store did not answer in time. It is settled in the background, once, if it can be.
+    /// Not known: the store did not answer in time, and the outcome is settled in the background, once; or an answer was
+    /// lost and so many others have written since that nobody can tell (`circuitry_outcomes_lost_total` counts it).
     Unsettled,
     /// There was nothing to settle: the permit was given without asking, because the store was down.
     Uncounted,
@@ -133,7 +136,9 @@ pub fn default_error_matcher(error: WorkError<'_>) -> Outcome {
     if error.downcast_ref::<Expected>().is_some() {
         return Outcome::Success;
     }
-    if error.downcast_ref::<Refusal>().is_some() {
+    if error.downcast_ref::<Refusal>().is_some()
+        || matches!(error.downcast_ref::<StartError>(), Some(StartError::Refused(_)))
+    {
         return Outcome::Ignored;
     }
     let boxed = error.downcast_ref::<Box<dyn StdError + Send + Sync>>();

@@ -12,7 +12,7 @@ use crate::circuit::Circuit;
 use crate::error::Error;
 use crate::node::{Asked, Node};
 use crate::outcome::{Disposition, Outcome, Settlement};
-use crate::settling;
+use crate::settling::{self, HandedOver};
 
 /// How often a lease is renewed within its length, so that two renewals may fail.
 const RENEWALS_A_LEASE: u32 = 3;
@@ -83,10 +83,7 @@ impl Permit {
     }
 
     /// Hands the outcome over once; `Err` where there is nothing to wait for.
-    fn settle(
-        &mut self,
-        outcome: Outcome,
-    ) -> Result<tokio::sync::oneshot::Receiver<crate::circuit::Settled>, Settlement> {
+    fn settle(&mut self, outcome: Outcome) -> Result<HandedOver, Settlement> {
         if let Some(renewal) = self.renewal.take() {
             renewal.abort();
         }

@@ -82,7 +82,6 @@ pub struct Settings {
     pub(crate) source: Source,
     pub(crate) limits: Limits,
     pub(crate) max_circuits: usize,
-    pub(crate) node: Option<u64>,
 }
 
 impl Settings {
@@ -128,12 +127,11 @@ impl Settings {
                 clock: Arc::new(SystemClock::new()),
                 source: Source::default(),
                 limits: Limits {
-                    max_instances: 128,
+                    max_instances: 256,
                     cpu_budget: Duration::from_millis(100),
                     memory_bytes: 4 << 20,
                 },
                 max_circuits: 100_000,
-                node: None,
             },
             given: BTreeSet::new(),
             twice: None,
@@ -255,8 +253,8 @@ impl SettingsBuilder {
         self.fallback_error_matcher(default_error_matcher)
     }
 
-    /// What an error means for the breakers of one name (the name given to
-    /// [`breaker_for`](crate::Factory::breaker_for)).
+    /// What an error means for the breakers of one name (the one given to
+    /// [`breaker_for`](crate::Factory::breaker_for), whatever the name function makes of it).
     pub fn circuit_specific_error_matcher(
         self,
         circuit: impl Into<String>,
@@ -268,8 +266,9 @@ impl SettingsBuilder {
         })
     }
 
-    /// Is told of each change of state that this process made: once for each in the whole fleet. Must not block; a
-    /// panic in it is caught and logged.
+    /// Is told of each change of state that this process made: once for each in the whole fleet. A change of the
+    /// process's own record, while the store is down, is told here as `local`. Must not block; a panic in it is caught
+    /// and logged.
     pub fn state_change_callback(self, callback: impl Fn(&StateChange<'_>) + Send + Sync + 'static) -> Self {
         self.set("state_change_callback", |settings| {
             settings.state_change_callback = Some(Arc::new(callback))
@@ -297,7 +296,7 @@ impl SettingsBuilder {
         self.set("component_path", |settings| settings.source = Source::Path(path.into()))
     }
 
-    /// How many calls may be under way at once; each has an instance of the component. 8 to 900. Default 128.
+    /// How many calls may be under way at once; each has an instance of the component. 8 to 900. Default 256.
     pub fn max_instances(self, instances: usize) -> Self {
         self.set("max_instances", |settings| settings.limits.max_instances = instances)
     }
@@ -313,15 +312,10 @@ impl SettingsBuilder {
         self.set("memory_limit", |settings| settings.limits.memory_bytes = bytes)
     }
 
-    /// Of how many circuits this process remembers the entry last seen; at least 1. The others lose nothing but one
-    /// load. Default 100,000.
+    /// Of how many circuits this process remembers the entry last seen; at least 1. Those in use are never forgotten;
+    /// another, once forgotten, costs one load, and begins closed if the store goes down before that. Default 100,000.
     pub fn max_circuits(self, circuits: usize) -> Self {
         self.set("max_circuits", |settings| settings.max_circuits = circuits)
-    }
-
-    /// The number of this process among the fleet's. Default: drawn at random; give it only where you must know it.
-    pub fn node(self, node: u64) -> Self {
-        self.set("node", |settings| settings.node = Some(node))
     }
 
     /// Checks what can be checked without the component. The component checks the rest when the factory is made.

@@ -1,84 +1,116 @@
 //! Settling: outcomes of one circuit go to the store together, one swap under way at a time; what ends meanwhile
 //! waits and goes with the next.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::call::{Answer, Grant, Operation, Problem};
 use crate::circuit::{Batch, Circuit, Ended, Settled};
 use crate::error::{ComponentError, Error};
 use crate::event::announce;
-use crate::node::{Exchange, Node, is_outage};
-use crate::outage;
+use crate::finishing::Finishing;
+use crate::metering;
+use crate::node::{Exchange, Node, is_busy, is_outage};
 use crate::outcome::{Disposition, Outcome, Settlement};
 use crate::settings::StoreFailure;
 
-/// Hands an outcome over to be settled, now; the answer comes by the receiver.
+/// An outcome that was handed over.
+pub(crate) struct HandedOver {
+    answer: oneshot::Receiver<Settled>,
+    /// Set for the one who settles what waits: everybody else's outcome goes with the next swap.
+    settling: Option<Finishing<()>>,
+}
+
+/// Hands an outcome over to be settled. It is settled also if nobody waits for it.
 pub(crate) fn hand_over(
     node: &Arc<Node>,
     circuit: &Arc<Circuit>,
     grant: Grant,
     outcome: Outcome,
-) -> oneshot::Receiver<Settled> {
+) -> HandedOver {
     let (reply, answer) = oneshot::channel();
-    if circuit.ended(Ended { grant, outcome, reply }) {
-        node.tasks.spawn(settle(node.clone(), circuit.clone()));
-    }
-    answer
+    let is_first = circuit.ended(Ended { grant, outcome, reply });
+    let settling = is_first.then(|| Finishing::new(&node.tasks, settle_first(node.clone(), circuit.clone())));
+    HandedOver { answer, settling }
 }
 
 /// Waits for the answer, but no longer than the store's timeout; the settling goes on.
-pub(crate) async fn answer(node: &Node, circuit: &Circuit, answer: oneshot::Receiver<Settled>) -> Settled {
-    match timeout(node.settings.store_timeout, answer).await {
-        Ok(Ok(settled)) => settled,
-        Ok(Err(_dropped)) => {
-            let cut_off = ComponentError::CutOff("the settling task ended early".into());
-            Err(Error::new(&circuit.name, Problem::Component(cut_off)))
+pub(crate) async fn answer(node: &Node, circuit: &Circuit, handed_over: HandedOver) -> Settled {
+    let HandedOver { answer, settling } = handed_over;
+    let settled = async {
+        if let Some(settling) = settling {
+            settling.await?;
         }
+        answer.await.map_err(|_dropped| ComponentError::CutOff("the settling ended early".into()))
+    };
+    match timeout(node.settings.store_timeout, settled).await {
+        Ok(Ok(settled)) => settled,
+        Ok(Err(cut_off)) => Err(Error::new(&circuit.name, Problem::Component(cut_off))),
         Err(_elapsed) => Ok(Settlement { disposition: Disposition::Unsettled, local: false }),
     }
 }
 
-/// Settles what waits until nothing does.
-async fn settle(node: Arc<Node>, circuit: Arc<Circuit>) {
-    while let Some(batch) = circuit.next_batch() {
-        // In a task of its own, so that a store that panics fails this batch and not the circuit for ever.
-        let settled = node.tasks.spawn(settle_batch(node.clone(), circuit.clone(), batch)).await;
-        if let Err(error) = settled {
-            tracing::error!(circuit = &*circuit.name, %error, "outcomes could not be settled");
-        }
+/// Settles what waits now, in the task of who ended first; what has come meanwhile is for a task of its own, so that nobody
+/// settles for others for ever.
+async fn settle_first(node: Arc<Node>, circuit: Arc<Circuit>) {
+    settle_next(&node, &circuit).await;
+    if circuit.has_waiting() {
+        let tasks = node.tasks.clone();
+        tasks.spawn(async move { while settle_next(&node, &circuit).await {} });
     }
+}
+
+/// Settles what fits into one call; says whether there was anything.
+async fn settle_next(node: &Arc<Node>, circuit: &Arc<Circuit>) -> bool {
+    let Some(batch) = circuit.next_batch() else { return false };
+    let outcomes = batch.outcomes();
+    // A store that panics fails this batch, and not the circuit for ever.
+    let settled = AssertUnwindSafe(settle_batch(node.clone(), circuit.clone(), batch)).catch_unwind().await;
+    if settled.is_err() {
+        let panicked = ComponentError::CutOff("the store's code panicked".into());
+        lost(circuit, outcomes, &Error::new(&circuit.name, Problem::Component(panicked)));
+    }
+    true
 }
 
 async fn settle_batch(node: Arc<Node>, circuit: Arc<Circuit>, mut batch: Batch) {
     let operation = Operation::End(batch.completions.clone());
     let mut exchange = Exchange::new(&node, &circuit, operation.clone(), circuit.known());
     while !node.outage.is_down() {
-        match exchange.run(&node, node.patience()).await {
-            Ok(Answer::Settled { rulings, transitions, .. }) => {
+        let problem = match exchange.run(&node, node.patience()).await {
+            Ok(Answer::Settled { rulings, transitions }) => {
                 announce(&node.settings, &circuit, &transitions, false);
                 return batch.settle(&circuit, &rulings, false);
             }
-            Ok(_) => return batch.fail(&Error::new(&circuit.name, wrong_answer())),
-            // No outcome is given up for contention.
-            Err(failure) if matches!(failure.problem, Problem::Contention) => {}
-            Err(failure) if is_outage(&failure.problem) => node.enter_outage(&circuit, &failure.problem),
-            Err(failure) if matches!(failure.problem, Problem::Forgotten) => {
-                outage::lost(&circuit.name, &circuit.base, batch.outcomes(), failure.problem);
+            Ok(_) => wrong_answer(),
+            Err(failure) => failure.problem,
+        };
+        match problem {
+            problem if is_outage(&problem) => node.enter_outage(&circuit, &problem),
+            // No outcome is given up because others write too.
+            problem if is_passing(&problem) => pause().await,
+            Problem::Forgotten => {
+                lost(&circuit, batch.outcomes(), &Error::new(&circuit.name, problem));
                 let unsettled = Settlement { disposition: Disposition::Unsettled, local: false };
                 return batch.settle_all(&circuit, unsettled);
             }
-            Err(failure) => {
-                let error = Error::new(&circuit.name, failure.problem);
-                tracing::warn!(circuit = &*circuit.name, %error, "outcomes could not be settled");
+            problem => {
+                let error = Error::new(&circuit.name, problem);
+                lost(&circuit, batch.outcomes(), &error);
                 return batch.fail(&error);
             }
         }
     }
-    if exchange.may_have_written() {
-        node.outage.park(exchange);
+    if exchange.may_have_written()
+        && let Some(exchange) = node.outage.park(exchange)
+    {
+        let node = node.clone();
+        node.tasks.clone().spawn(async move { settle_parked(&node, exchange).await });
     }
     settle_locally(&node, &circuit, operation, batch).await;
 }
@@ -88,8 +120,8 @@ async fn settle_locally(node: &Node, circuit: &Circuit, operation: Operation, mu
     if node.settings.store_failure != StoreFailure::Local {
         return batch.settle_all(circuit, Settlement { disposition: Disposition::Uncounted, local: true });
     }
-    match node.ask_locally(circuit, operation).await {
-        Ok(Answer::Settled { rulings, transitions, .. }) => {
+    match node.ask_locally(circuit, operation, node.outage.records()).await {
+        Ok(Answer::Settled { rulings, transitions }) => {
             announce(&node.settings, circuit, &transitions, true);
             batch.settle(circuit, &rulings, true);
         }
@@ -98,17 +130,54 @@ async fn settle_locally(node: &Node, circuit: &Circuit, operation: Operation, mu
     }
 }
 
-/// Settles a call whose write may have happened before an outage: it is applied once, or told to be lost.
-pub(crate) async fn settle_parked(node: Arc<Node>, mut exchange: Exchange) {
+/// Runs a call again whose write may have happened: it is applied once, and what it did is told.
+pub(crate) async fn settle_parked(node: &Arc<Node>, mut exchange: Exchange) {
     let circuit = exchange.circuit.clone();
-    match exchange.run(&node, node.patience()).await {
-        Ok(Answer::Settled { transitions, .. }) => announce(&node.settings, &circuit, &transitions, false),
-        Ok(_) => {}
-        Err(failure) if is_outage(&failure.problem) || matches!(failure.problem, Problem::Contention) => {
-            node.outage.park(exchange);
-            node.enter_outage(&circuit, &failure.problem);
+    loop {
+        match exchange.run(node, node.patience()).await {
+            Ok(Answer::Settled { transitions, .. }) => {
+                return announce(&node.settings, &circuit, &transitions, false);
+            }
+            Ok(Answer::Started { verdict, transitions }) => {
+                announce(&node.settings, &circuit, &transitions, false);
+                if let Ok(grant @ Grant { probe: Some(_), .. }) = verdict {
+                    // Whoever asked is gone: the place is given back.
+                    drop(hand_over(node, &circuit, grant, Outcome::Ignored));
+                }
+                return;
+            }
+            Ok(_) => return,
+            Err(failure) if is_passing(&failure.problem) => pause().await,
+            Err(failure) if is_outage(&failure.problem) => {
+                node.enter_outage(&circuit, &failure.problem);
+                match node.outage.park(exchange) {
+                    None => return,
+                    Some(back) => exchange = back,
+                }
+            }
+            Err(failure) => {
+                let error = Error::new(&circuit.name, failure.problem);
+                return lost(&circuit, exchange.outcomes(), &error);
+            }
         }
-        Err(failure) => outage::lost(&circuit.name, &circuit.base, exchange.outcomes(), failure.problem),
+    }
+}
+
+/// Whether the same call may well succeed in a moment.
+fn is_passing(problem: &Problem) -> bool {
+    is_busy(problem) || matches!(problem, Problem::Contention)
+}
+
+/// A short random time, so that those who write one circuit do not meet again.
+async fn pause() {
+    sleep(Duration::from_micros(fastrand::u64(500..8_000))).await;
+}
+
+/// Outcomes that are not counted, or of which nobody can tell.
+fn lost(circuit: &Circuit, outcomes: u64, error: &Error) {
+    if outcomes > 0 {
+        metering::lost(&circuit.base, outcomes);
+        tracing::warn!(circuit = &*circuit.name, outcomes, %error, "outcomes are lost");
     }
 }
 

@@ -50,6 +50,7 @@ pub struct Counts {
 
 /// Why a circuit changed its state. Each reason belongs to one transition only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum TransitionReason {
     /// closed → open: the trip rule said so.
     Tripped,
@@ -81,6 +82,7 @@ impl fmt::Display for TransitionReason {
 
 /// A change of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Transition {
     /// The state before.
     pub previous: State,
@@ -98,6 +100,7 @@ pub struct Transition {
 
 /// What a person can force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum OverrideKind {
     /// Every start is refused.
     ForcedOpen,
@@ -131,6 +134,7 @@ pub struct Probe {
 
 /// What a person asks of a circuit.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Information {
     /// The effective state, before any override: an open circuit whose time is over reads as half-open.
     pub state: State,

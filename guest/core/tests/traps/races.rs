@@ -190,6 +190,22 @@ fn a_repeated_end_is_answered_as_the_first_was() {
 }
 
 #[test]
+fn what_was_accepted_whole_takes_no_room_in_the_record() {
+    let mut fleet = Fleet::new(bearing(100));
+    let permit = fleet.permit();
+    fleet.settle(&[of(permit, Outcome::Failure, 9), of(permit, Outcome::Success, 1)]);
+    let call = fleet.record().applied[0].clone();
+    assert_eq!((call.stale.len(), call.cut), (0, None));
+    // And of stale ones as much as reaches to the last of them.
+    let strange = circuitry_core::Completion { era: 5, ..of(permit, Outcome::Success, 1) };
+    let accepted = of(permit, Outcome::Success, 1);
+    let mut completions = vec![accepted; 8];
+    completions.extend([strange, accepted]);
+    fleet.settle(&completions);
+    assert_eq!(fleet.record().applied[1].stale.as_slice(), [0, 1]);
+}
+
+#[test]
 fn a_start_whose_answer_was_lost_takes_one_place_and_tells_its_transition_again() {
     let (mut fleet, _) = Fleet::to_be_probed(Settings { close_threshold: 2, ..settings() });
     let caller = fleet.caller();

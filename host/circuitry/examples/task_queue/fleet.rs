@@ -18,7 +18,7 @@ use crate::shared::Shared;
 use crate::worker::Worker;
 
 /// A dev build compiles the circuit's component when a process starts; a busy machine takes its time for it.
-const STARTS_WITHIN: Duration = Duration::from_secs(60);
+const STARTS_WITHIN: Duration = Duration::from_secs(120);
 /// A job in hand is brought to its end.
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
 

@@ -13,8 +13,8 @@ pub(crate) struct Progress {
     begun: Instant,
     to_stderr: bool,
     has_colors: bool,
-    /// The circuits that are not closed, by tenant.
-    states: BTreeMap<String, String>,
+    /// The newest state of each circuit that changed, with its era: processes do not tell in order.
+    states: BTreeMap<String, (u64, String)>,
     lines: u32,
 }
 
@@ -52,10 +52,9 @@ impl Progress {
         match event {
             Event::Ready { .. } | Event::Finished { .. } => {}
             Event::StateChanged { worker, tenant, change, local } => {
-                if change.to == "closed" {
-                    self.states.remove(tenant);
-                } else {
-                    self.states.insert(tenant.clone(), change.to.clone());
+                let newest = self.states.entry(tenant.clone()).or_default();
+                if !local && change.era > newest.0 {
+                    *newest = (change.era, change.to.clone());
                 }
                 let (from, to) = (self.colored(&change.from), self.colored(&change.to));
                 let local = if *local { ", in this worker only: the store is down" } else { "" };
@@ -91,8 +90,9 @@ impl Progress {
         self.lines += 1;
         match census {
             Ok(Census { ready, delayed, leased, done, refused, failed, redelivered }) => {
-                let states =
-                    self.states.iter().map(|(tenant, state)| format!("{tenant} {}", self.colored(state)));
+                let changed =
+                    self.states.iter().filter(|(_, (_, state))| state != "closed" && !state.is_empty());
+                let states = changed.map(|(tenant, (_, state))| format!("{tenant} {}", self.colored(state)));
                 let states = states.collect::<Vec<_>>().join(", ");
                 self.line(&format!(
                     "{done:>6}  {refused:>7}  {failed:>8}  {redelivered:>11} │ {ready:>5}  {delayed:>7}  {leased:>7} │ {states}"

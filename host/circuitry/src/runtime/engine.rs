@@ -1,6 +1,6 @@
 //! The process's one engine, and the clock that interrupts guests.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -25,6 +25,7 @@ pub(crate) struct Machine {
 /// Calls under way; the clock runs only while there are any.
 struct Ticks {
     running: AtomicUsize,
+    stopped: AtomicBool,
     thread: OnceLock<Thread>,
 }
 
@@ -58,7 +59,11 @@ impl Machine {
         // A slot of the pool need not reserve the 4 GiB of a memory that may grow without limit.
         config.memory_reservation(MEMORY_MAX_BYTES as u64);
         let engine = Engine::new(&config)?;
-        let clock = Arc::new(Ticks { running: AtomicUsize::new(0), thread: OnceLock::new() });
+        let clock = Arc::new(Ticks {
+            running: AtomicUsize::new(0),
+            stopped: AtomicBool::new(false),
+            thread: OnceLock::new(),
+        });
         start_clock(&clock, &engine)?;
         Ok(Self { engine, built_in: OnceLock::new(), clock })
     }
@@ -96,7 +101,7 @@ impl Drop for Ticking<'_> {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Wakes the clock so that it sees that its machine is gone.
+        self.clock.stopped.store(true, Ordering::SeqCst);
         if let Some(thread) = self.clock.thread.get() {
             thread.unpark();
         }
@@ -110,6 +115,9 @@ fn start_clock(clock: &Arc<Ticks>, engine: &Engine) -> wasmtime::Result<()> {
     let handle = thread::Builder::new().name("circuitry-clock".into()).spawn(move || {
         loop {
             let (Some(clock), Some(engine)) = (ticks.upgrade(), engine.upgrade()) else { return };
+            if clock.stopped.load(Ordering::SeqCst) {
+                return;
+            }
             let idle = clock.running.load(Ordering::SeqCst) == 0;
             engine.increment_epoch();
             // Neither is kept while it sleeps, so that the machine can go.

@@ -15,6 +15,7 @@ use super::engine::Machine;
 use super::{Answered, Limits};
 use crate::call::{Call, Failure, Operation, Problem};
 use crate::error::ComponentError;
+use crate::metering;
 use crate::settings::{Hook, Rules};
 
 /// What the imports reach.
@@ -92,12 +93,13 @@ impl Instance {
             Ok(if spent { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) })
         });
         store.set_epoch_deadline(1);
+        store.data_mut().budget.resume();
         let ticking = machine.ticking();
         let instantiated = guest.instantiate_async(&mut store).await;
         drop(ticking);
         let guest = instantiated.map_err(|error| {
             match error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
-                Some(_) => ComponentError::Busy(0),
+                Some(_) => ComponentError::Exhausted,
                 None => broken(&error, limits.cpu_budget),
             }
         })?;
@@ -225,6 +227,7 @@ impl store::Host for Host {
                 Err(StoreError::unavailable("a load was not answered within the store's timeout", elapsed))
             }
         };
+        metering::load(&loaded);
         let answer = loaded.map(Into::into).map_err(|error| call.keep(error));
         self.budget.resume();
         Ok(answer)
@@ -247,6 +250,7 @@ impl store::Host for Host {
                 Err(StoreError::unknown("a swap was not answered within the store's timeout", elapsed))
             }
         };
+        metering::swap(&swapped);
         let answer = swapped.map(Into::into).map_err(|error| call.keep(error));
         self.budget.resume();
         Ok(answer)

@@ -71,7 +71,10 @@ impl std::fmt::Debug for Runtime {
     }
 }
 
-/// So many instances are for calls on local records, at least.
+/// So many instances are kept for the next calls. More would take them from other factories of the process, and a new
+/// one costs some ten microseconds.
+const IDLE_MAX: usize = 32;
+/// So many instances are for calls on local records.
 const LOCAL_PLACES: usize = 4;
 
 impl Runtime {
@@ -161,7 +164,10 @@ impl Runtime {
     }
 
     fn give_back(&self, instance: Instance) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_MAX {
+            idle.push(instance);
+        }
     }
 }
 

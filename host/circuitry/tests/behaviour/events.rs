@@ -196,7 +196,7 @@ fn value(snapshot: &[Row], name: &str, labels: &[(&str, &str)]) -> Option<f64> {
 fn metrics_count_calls_outcomes_transitions_and_store_operations_with_bounded_labels() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
-    metrics::with_local_recorder(&recorder, || {
+    let snapshot = metrics::with_local_recorder(&recorder, || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let world = World::new();
@@ -211,23 +211,27 @@ fn metrics_count_calls_outcomes_transitions_and_store_operations_with_bounded_la
             breaker.start().await.expect("a probe").end(Outcome::Failure).await.expect("settled");
             world.store.go_down();
             breaker.start().await.expect_err("open");
-        });
+            snapshotter.snapshot().into_vec()
+        })
     });
-    let rows: Vec<(&str, Vec<(&str, &str)>, f64)> = vec![
-        ("circuitry_calls_total", vec![("circuit", "jobs"), ("verdict", "permit")], 6.0),
-        ("circuitry_calls_total", vec![("verdict", "probe")], 1.0),
-        ("circuitry_calls_total", vec![("verdict", "open")], 2.0),
-        ("circuitry_outcomes_total", vec![("outcome", "success"), ("disposition", "accepted")], 2.0),
-        ("circuitry_outcomes_total", vec![("outcome", "failure"), ("disposition", "accepted")], 4.0),
-        ("circuitry_outcomes_total", vec![("disposition", "stale"), ("local", "false")], 1.0),
-        ("circuitry_transitions_total", vec![("from", "closed"), ("to", "open"), ("reason", "tripped")], 1.0),
-        ("circuitry_transitions_total", vec![("from", "half-open"), ("reason", "probe-failed")], 1.0),
-        ("circuitry_fallback", vec![], 1.0),
-        ("circuitry_store_operations_total", vec![("operation", "swap"), ("result", "stored")], 8.0),
+    let rows = [
+        ("circuitry_calls_total", &[("circuit", "jobs"), ("verdict", "permit")] as &[_], 6.0),
+        ("circuitry_calls_total", &[("verdict", "probe")] as &[_], 1.0),
+        ("circuitry_calls_total", &[("verdict", "open")] as &[_], 2.0),
+        ("circuitry_outcomes_total", &[("outcome", "success"), ("disposition", "accepted")] as &[_], 2.0),
+        ("circuitry_outcomes_total", &[("outcome", "failure"), ("disposition", "accepted")] as &[_], 4.0),
+        ("circuitry_outcomes_total", &[("disposition", "stale"), ("local", "false")] as &[_], 1.0),
+        (
+            "circuitry_transitions_total",
+            &[("from", "closed"), ("to", "open"), ("reason", "tripped")] as &[_],
+            1.0,
+        ),
+        ("circuitry_transitions_total", &[("from", "half-open"), ("reason", "probe-failed")] as &[_], 1.0),
+        ("circuitry_fallback", &[] as &[_], 1.0),
+        ("circuitry_store_operations_total", &[("operation", "swap"), ("result", "stored")] as &[_], 8.0),
     ];
-    let snapshot = snapshotter.snapshot().into_vec();
     for (name, labels, expected) in rows {
-        assert_eq!(value(&snapshot, name, &labels), Some(expected), "{name} {labels:?}");
+        assert_eq!(value(&snapshot, name, labels), Some(expected), "{name} {labels:?}");
     }
     for (key, ..) in &snapshot {
         assert!(key.key().labels().all(|label| !label.value().contains("acme")), "no tenant in {key:?}");

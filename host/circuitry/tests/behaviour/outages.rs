@@ -302,7 +302,7 @@ async fn a_write_that_may_have_happened_before_an_outage_is_counted_once_after_i
         let factory = world.factory().await;
         let breaker = breaker(&factory);
         let permit = breaker.start().await.expect("a permit");
-        world.store.on_next_swap(if happened { Fault::LostAnswer } else { Fault::Hang });
+        world.store.on_next_swap(if happened { Fault::HangAnswer } else { Fault::Hang });
         let ending = tokio::spawn(permit.end(Outcome::Success));
         until("the swap was sent", || async { world.store.swaps() >= 2 }).await;
         world.store.go_down();

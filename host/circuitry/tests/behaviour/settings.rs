@@ -58,7 +58,7 @@ async fn a_setting_out_of_its_bounds_is_refused_by_name() {
         (builder().cyclic_clear_after(Duration::ZERO), "cyclic_clear_after"),
         (builder().probe_timeout(Duration::ZERO), "probe_timeout"),
         (builder().idle_retention(Duration::ZERO), "idle_retention"),
-        (builder().trip_fn("", 1, |_| true), "trip_rule"),
+        (builder().trip_fn("", 1, |_| true), "trip_fn"),
         (builder().store_timeout(Duration::ZERO), "store_timeout"),
         (builder().cpu_budget(Duration::ZERO), "cpu_budget"),
         (builder().memory_limit(1), "memory_limit"),
@@ -83,7 +83,7 @@ async fn a_name_that_is_out_of_its_bounds_is_refused() {
         assert!(matches!(error, StartError::Circuit(Error::Argument { .. })), "{error}");
         assert!(error.to_string().contains("1 to 1024"), "{error}");
     }
-    assert_eq!(world.store.loads(), 0);
+    assert_eq!(world.store.swaps(), 0);
     drop(factory.breaker_for(&"x".repeat(1_024), &Context::new()).start().await.expect("a permit"));
 }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use circuitry::{Disposition, Outcome, Settings, State};
+use circuitry::{Clock, Disposition, ManualClock, Outcome, Settings, State};
 use circuitry_store::fault::{Fault, Odds};
 
-use crate::world::{World, breaker, factory, run, until};
+use crate::world::{BEGIN_MS, World, breaker, factory, run, trip, until};
 
 #[tokio::test]
 async fn a_strict_start_on_a_closed_circuit_costs_one_load_and_an_end_one_swap() {
@@ -174,4 +174,62 @@ async fn contention_gives_no_outcome_up() {
     })
     .await;
     assert!(unsettled < 120);
+}
+
+#[tokio::test]
+async fn an_outcome_is_not_stale_because_an_older_entry_was_seen_later() {
+    for load_of_before in [Fault::HangAnswer, Fault::Hang] {
+        let world = World::new();
+        let breaker = breaker(&world.factory().await);
+        // A look at the circuit before there is a record; its answer comes after the start's.
+        world.store.on_next_load(load_of_before);
+        let looking = tokio::spawn({
+            let breaker = breaker.clone();
+            async move { breaker.information().await }
+        });
+        world.store.until_hanging(1).await;
+        let permit = breaker.start().await.expect("a permit");
+        world.store.release();
+        looking.await.expect("no panic").expect("information");
+        let settled = permit.end(Outcome::Success).await.expect("settled");
+        assert_eq!(settled.disposition, Disposition::Accepted);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_is_renewed_although_an_older_entry_was_seen_later() {
+    let world = World::new();
+    let breaker = breaker(&factory(world.settings().probe_timeout(Duration::from_secs(3))).await);
+    trip(&breaker).await;
+    world.open_time_passes();
+    world.store.on_next_load(Fault::HangAnswer);
+    let looking = tokio::spawn({
+        let breaker = breaker.clone();
+        async move { breaker.information().await }
+    });
+    world.store.until_hanging(1).await;
+    let probe = breaker.start().await.expect("a probe");
+    let leased_until_ms = world.clock.now_ms() + 3_000;
+    world.store.release();
+    assert!(looking.await.expect("no panic").expect("information").probes.is_empty());
+    world.clock.advance_ms(1_000);
+    until("the lease is renewed", || async {
+        let probes = breaker.information().await.expect("information").probes;
+        probes.iter().any(|probe| probe.deadline_ms > leased_until_ms)
+    })
+    .await;
+    probe.end(Outcome::Success).await.expect("settled");
+}
+
+#[tokio::test]
+async fn a_host_whose_clock_is_ahead_does_not_end_an_open_time_with_its_first_call() {
+    let world = World::new();
+    trip(&breaker(&world.factory().await)).await;
+    let ahead = ManualClock::at_ms(BEGIN_MS + 10 * 60_000);
+    let settings = Settings::builder().store(world.store.clone()).clock(ahead);
+    let late = breaker(&factory(settings).await);
+    let loads = world.store.loads();
+    assert!(late.start().await.is_err(), "the open time has a minute to go");
+    assert_eq!(world.store.loads(), loads + 1, "and it costs no more than any other call");
+    assert_eq!(late.state().await.expect("a state"), State::Open);
 }
