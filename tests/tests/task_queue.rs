@@ -93,7 +93,8 @@ fn assert_tripped_and_recovered(tenant: &Tenant) {
         assert_eq!(pair[0].to, pair[1].from, "{changes:?}");
     }
     assert!(tenant.refused > 0, "{tenant:?}");
-    assert!(tenant.requeued > 5, "it trips on the 6th failure: {tenant:?}");
+    // It trips on the 6th failure; a worker that is killed between that and the requeue takes one of them along.
+    assert!(tenant.requeued >= 5, "{tenant:?}");
 }
 
 #[test]
@@ -143,7 +144,7 @@ fn the_job_of_a_killed_worker_is_delivered_again_and_counted_once() {
         "--rate=100",
         "--tenants=4",
         "--fail-from=0.3",
-        "--fail-for=1",
+        "--fail-for=1.3",
         "--open-for=0.7",
     ]);
     assert_done_once(&report, 300);
