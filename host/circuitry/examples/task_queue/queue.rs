@@ -49,8 +49,8 @@ pub(crate) struct Delivery {
     waited_ms: u64,
     /// How often the job failed before.
     pub(crate) failed: u64,
-    /// How often a worker was lost with it.
-    pub(crate) redelivered: u64,
+    /// Whether the delivery before this one ended with its lease: its worker is gone, or was too slow.
+    pub(crate) is_redelivery: bool,
 }
 
 /// Why a job is given back.

@@ -82,7 +82,7 @@ impl Worker {
             return Ok(());
         };
         let job = &delivery.job;
-        if delivery.redelivered > 0 {
+        if delivery.is_redelivery {
             let (job, tenant) = (job.id, job.tenant.clone());
             self.tell(Event::Redelivered { worker: self.number, job, tenant });
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use circuitry::{Clock, SystemClock};
 
@@ -34,6 +34,8 @@ struct Entry {
     refused: u64,
     failed: u64,
     redelivered: u64,
+    /// Whether its last lease ended by itself.
+    is_lost: bool,
     receipt: Option<Receipt>,
 }
 
@@ -52,6 +54,7 @@ impl Table {
             self.ready.push_front(id);
             if let Some(entry) = self.jobs.get_mut(&id) {
                 entry.redelivered += 1;
+                entry.is_lost = true;
             }
         }
     }
@@ -80,7 +83,15 @@ impl Queue for MemoryQueue {
         if !table.jobs.contains_key(&job.id) {
             let job = job.clone();
             table.ready.push_back(job.id);
-            let entry = Entry { job, pushed_at_ms, refused: 0, failed: 0, redelivered: 0, receipt: None };
+            let entry = Entry {
+                job,
+                pushed_at_ms,
+                refused: 0,
+                failed: 0,
+                redelivered: 0,
+                is_lost: false,
+                receipt: None,
+            };
             table.jobs.insert(entry.job.id, entry);
         }
         Ok(())
@@ -90,17 +101,18 @@ impl Queue for MemoryQueue {
         let (now_ms, until_ms) = (self.clock.now_ms(), self.after(lease));
         let mut table = self.table();
         table.bring_back(now_ms);
-        let Some(id) = table.ready.pop_front() else { return Ok(None) };
+        let Table { jobs, ready, leased, .. } = &mut *table;
+        let Some(id) = ready.pop_front() else { return Ok(None) };
         let holder = mint_holder(worker);
-        table.leased.insert(id, (until_ms, holder.clone()));
-        let entry = &table.jobs[&id];
+        leased.insert(id, (until_ms, holder.clone()));
+        let entry = jobs.get_mut(&id).context("a job that is ready was pushed")?;
         Ok(Some(Delivery {
             job: entry.job.clone(),
             worker,
             holder,
             waited_ms: now_ms.saturating_sub(entry.pushed_at_ms),
             failed: entry.failed,
-            redelivered: entry.redelivered,
+            is_redelivery: std::mem::take(&mut entry.is_lost),
         }))
     }
 

@@ -69,10 +69,10 @@ impl Queue for RedisQueue {
 
     async fn take(&self, worker: u32, lease: Duration) -> Result<Option<Delivery>> {
         let holder = mint_holder(worker);
-        let taken: Option<(String, u64, u64, u64)> = self.step("take", &[holder.clone(), ms(lease)]).await?;
-        let Some((job, waited_ms, failed, redelivered)) = taken else { return Ok(None) };
+        let taken: Option<(String, u64, u64, bool)> = self.step("take", &[holder.clone(), ms(lease)]).await?;
+        let Some((job, waited_ms, failed, is_redelivery)) = taken else { return Ok(None) };
         let job = serde_json::from_str(&job)?;
-        Ok(Some(Delivery { job, worker, holder, waited_ms, failed, redelivered }))
+        Ok(Some(Delivery { job, worker, holder, waited_ms, failed, is_redelivery }))
     }
 
     async fn renew(&self, delivery: &Delivery, lease: Duration) -> Result<bool> {

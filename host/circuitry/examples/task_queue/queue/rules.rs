@@ -74,7 +74,7 @@ async fn a_job_given_back_comes_again_when_its_delay_is_over_and_not_before() {
         let second = taken(&*queue, 1, LONG).await;
         // Both clocks count whole milliseconds.
         assert!(begun.elapsed() + Duration::from_millis(1) >= SHORT, "after {:?}", begun.elapsed());
-        assert_eq!((second.failed, second.redelivered), (1, 0));
+        assert_eq!((second.failed, second.is_redelivery), (1, false));
         assert!(queue.give_back(&second, LONG, Return::Refused).await.unwrap());
         assert!(queue.take(1, LONG).await.unwrap().is_none());
         let census = queue.census().await.unwrap();
@@ -89,11 +89,15 @@ async fn a_job_whose_lease_ended_goes_to_another_worker_and_the_first_changes_no
         queue.push(&job(1)).await.unwrap();
         let lost = taken(&*queue, 1, SHORT).await;
         let again = taken(&*queue, 2, LONG).await;
-        assert_eq!((again.job.id, again.redelivered, again.failed), (1, 1, 0));
+        assert_eq!((again.job.id, again.is_redelivery, again.failed), (1, true, 0));
         assert!(!queue.renew(&lost, SHORT).await.unwrap());
         assert!(!queue.give_back(&lost, Duration::ZERO, Return::Failed).await.unwrap());
         assert!(!queue.finish(&lost).await.unwrap());
         assert_eq!(queue.leases().await.unwrap(), [Lease { worker: 2, job: 1 }]);
+        // Given back and taken again, it is no redelivery any more.
+        assert!(queue.give_back(&again, Duration::ZERO, Return::Refused).await.unwrap());
+        let again = taken(&*queue, 2, LONG).await;
+        assert!(!again.is_redelivery);
         assert!(queue.finish(&again).await.unwrap());
         let accounts = queue.accounts().await.unwrap();
         assert_eq!((accounts.len(), accounts[0].redelivered), (1, 1));

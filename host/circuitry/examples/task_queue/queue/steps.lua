@@ -49,7 +49,7 @@ function steps.push(id, job)
   return 1
 end
 
--- Answers {job, waited_ms, failed, redelivered}, or nil where nothing is due.
+-- Answers {job, waited_ms, failed, 1 where the lease before this one ended by itself}, or nil where nothing is due.
 function steps.take(holder, lease_ms)
   for _, id in ipairs(due(delayed)) do
     redis.call('RPUSH', ready, id)
@@ -60,6 +60,7 @@ function steps.take(holder, lease_ms)
     redis.call('LPUSH', ready, id)
     clear_lease(id)
     count('redelivered', id)
+    redis.call('HSET', facts, 'lost:' .. id, 1)
   end
   local id = redis.call('LINDEX', ready, 0)
   if not id then
@@ -68,8 +69,9 @@ function steps.take(holder, lease_ms)
   redis.call('ZADD', leases, now_ms + lease_ms, id)
   redis.call('HSET', holders, id, holder)
   redis.call('LPOP', ready)
-  local known = redis.call('HMGET', facts, 'pushed_at_ms:' .. id, 'failed:' .. id, 'redelivered:' .. id)
-  return {redis.call('HGET', jobs, id), now_ms - known[1], tonumber(known[2] or 0), tonumber(known[3] or 0)}
+  local known = redis.call('HMGET', facts, 'pushed_at_ms:' .. id, 'failed:' .. id)
+  local is_lost = redis.call('HDEL', facts, 'lost:' .. id)
+  return {redis.call('HGET', jobs, id), now_ms - known[1], tonumber(known[2] or 0), is_lost}
 end
 
 -- Answers 1, or 0 where another has the lease.
