@@ -39,6 +39,7 @@ impl Bare {
             .await
             .expect("a script");
         let key = format!("bench:bare:{}", std::process::id());
+        let _: i64 = redis::cmd("DEL").arg(&key).query_async(&mut connection).await.expect("an answer");
         let mut bare = Self { connection, script, key, version: vec![0; 16], value: vec![b'x'; VALUE_BYTES] };
         bare.swap(false).await;
         bare

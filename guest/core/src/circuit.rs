@@ -5,10 +5,11 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use crate::applied::{AppliedCall, AppliedCalls};
 use crate::exchange::{Hooks, TripQuery};
 use crate::record::{
-    AppliedCall, Counts, Override, OverrideKind, Probe, Record, State, Status, TOKENS_KEPT, TRANSITIONS_KEPT,
-    Token, Transition, TransitionReason,
+    Counts, Override, OverrideKind, Probe, Record, State, Status, TRANSITIONS_KEPT, Token, Transition,
+    TransitionReason,
 };
 use crate::request::{
     Completion, Disposition, Information, Outcome, Permit, RefusalReason, Request, Verdict,
@@ -43,7 +44,7 @@ impl<'a> Circuit<'a> {
             counts: Counts::default(),
             override_set: None,
             transitions: Vec::new(),
-            applied: Vec::new(),
+            applied: AppliedCalls::default(),
         };
         Self { record, changed: true, request, now_ms }
     }
@@ -61,8 +62,8 @@ impl<'a> Circuit<'a> {
         self.override_in_force().map(|set| set.kind)
     }
 
-    pub(crate) fn applied(&self, token: Token) -> Option<&AppliedCall> {
-        self.record.applied.iter().find(|call| call.token == token)
+    pub(crate) fn applied(&self, token: Token) -> Option<AppliedCall> {
+        self.record.applied.find(token)
     }
 
     pub(crate) fn transitions_by(&self, token: Token) -> Vec<Transition> {
@@ -192,7 +193,7 @@ impl<'a> Circuit<'a> {
         token: Token,
         hooks: &mut dyn Hooks,
     ) -> Vec<Disposition> {
-        let mut call = AppliedCall { token, stale: Vec::new().into(), cut: None };
+        let mut call = AppliedCall::new(token);
         for (index, completion) in (0_u16..).zip(completions) {
             let accepted = self.settle(completion, token, hooks);
             if accepted == 0 {
@@ -203,14 +204,9 @@ impl<'a> Circuit<'a> {
         }
         let dispositions = call.dispositions(completions);
         if self.changed {
-            self.remember(call);
+            self.record.applied.push(&call);
         }
         dispositions
-    }
-
-    /// Keeps `call` among the last ones that wrote.
-    pub(crate) fn remember(&mut self, call: AppliedCall) {
-        push_last(&mut self.record.applied, call, TOKENS_KEPT);
     }
 
     /// Applies one completion and says how many of its run were accepted.
@@ -428,35 +424,6 @@ impl Counts {
         self.total_failures = self.total_failures.saturating_add(times);
         self.consecutive_failures = self.consecutive_failures.saturating_add(times);
         self.consecutive_successes = 0;
-    }
-}
-
-impl AppliedCall {
-    fn set_stale(&mut self, index: u16) {
-        let (byte, bit) = (usize::from(index / 8), index % 8);
-        if self.stale.len() <= byte {
-            self.stale.resize(byte.saturating_add(1), 0);
-        }
-        if let Some(bits) = self.stale.get_mut(byte) {
-            *bits |= 1 << bit;
-        }
-    }
-
-    fn is_stale(&self, index: u16) -> bool {
-        self.stale.get(usize::from(index / 8)).is_some_and(|bits| bits & (1 << (index % 8)) != 0)
-    }
-
-    /// What became of each of `completions`, as it was when the call was applied.
-    pub(crate) fn dispositions(&self, completions: &[Completion]) -> Vec<Disposition> {
-        let ruled = |(index, completion): (u16, &Completion)| {
-            let accepted = match self.cut {
-                Some((cut, accepted)) if cut == index => accepted.min(completion.count),
-                _ if self.is_stale(index) => 0,
-                _ => completion.count,
-            };
-            Disposition { accepted, stale: completion.count.saturating_sub(accepted) }
-        };
-        (0_u16..).zip(completions).map(ruled).collect()
     }
 }
 

@@ -4,8 +4,9 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::applied::AppliedCall;
 use crate::circuit::Circuit;
-use crate::record::{AppliedCall, Counts, Override, Record, Token};
+use crate::record::{Counts, Override, Record, Token};
 use crate::request::{
     AUTHOR_MAX_BYTES, Answer, COMPLETIONS_MAX, Caller, Completion, Disposition, Error, Failure, Information,
     NAME_MAX_BYTES, Operation, PROBES_MAX, REASON_MAX_BYTES, RUN_MAX, Request,
@@ -201,7 +202,7 @@ fn answer(circuit: &mut Circuit<'_>, operation: &Operation, hooks: &mut dyn Hook
 
 fn set_override(circuit: &mut Circuit<'_>, token: Token, wanted: Option<Override>) {
     circuit.record.override_set = wanted;
-    circuit.remember(AppliedCall { token, stale: Vec::new().into(), cut: None });
+    circuit.record.applied.push(&AppliedCall::new(token));
     circuit.changed = true;
 }
 

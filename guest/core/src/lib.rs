@@ -12,12 +12,13 @@
 //! - [`request`]: what can be asked and what is answered; [`settings`]: how a circuit behaves
 //! - [`exchange`]: [`decide`], one step; [`exchange::run`], the loop over a store
 //! - [`circuit`]: the rules, as methods of a circuit at a moment
-//! - [`record`]: what is stored, and its bytes
+//! - [`record`]: what is stored, and its bytes; [`applied`]: the calls that it remembers
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod applied;
 pub mod circuit;
 pub mod exchange;
 pub mod record;

@@ -7,15 +7,13 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
+use crate::applied::{AppliedCalls, CALLS_KEPT, STALE_BYTES_MAX};
 use crate::request::{AUTHOR_MAX_BYTES, PROBES_MAX, REASON_MAX_BYTES};
 
 /// The schema that this code writes; it reads this one and the one before.
 pub const SCHEMA: u8 = 1;
-/// How many tokens of calls that wrote are kept, so that a repeated call is known.
-pub const TOKENS_KEPT: usize = 32;
 /// How many transitions are kept.
 pub const TRANSITIONS_KEPT: usize = 8;
 
@@ -201,20 +199,6 @@ impl Status {
     }
 }
 
-/// A call that wrote, with what it was answered, in few bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
-pub struct AppliedCall {
-    /// The call.
-    #[n(0)]
-    pub token: Token,
-    /// One bit for each completion, set where it was wholly stale; zero bytes at the end are left out.
-    #[n(1)]
-    pub stale: ByteVec,
-    /// The completion that a transition cut in two, and how many of it were accepted.
-    #[n(2)]
-    pub cut: Option<(u16, u32)>,
-}
-
 /// What is stored for a circuit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 #[cbor(map)]
@@ -245,7 +229,7 @@ pub struct Record {
     pub transitions: Vec<Transition>,
     /// The last calls that wrote, oldest first.
     #[n(8)]
-    pub applied: Vec<AppliedCall>,
+    pub applied: AppliedCalls,
 }
 
 /// Stored bytes that cannot be used.
@@ -313,12 +297,14 @@ impl Record {
         };
         let (author, reason) =
             self.override_set.as_ref().map_or((0, 0), |set| (set.author.len(), set.reason.len()));
-        let stale = self.applied.iter().map(|call| call.stale.len()).max().unwrap_or(0);
+        let Some(stale) = self.applied.most_stale_bytes() else {
+            return Err(malformed("the applied calls are damaged"));
+        };
         let sizes = [
             ("probes", probes, PROBES_MAX),
             ("transitions", self.transitions.len(), TRANSITIONS_KEPT),
-            ("applied calls", self.applied.len(), TOKENS_KEPT),
-            ("bytes of stale bits", stale, crate::request::COMPLETIONS_MAX / 8),
+            ("applied calls", self.applied.len(), CALLS_KEPT),
+            ("bytes of stale bits", stale, STALE_BYTES_MAX),
             ("bytes of an override's author", author, AUTHOR_MAX_BYTES),
             ("bytes of an override's reason", reason, REASON_MAX_BYTES),
         ];

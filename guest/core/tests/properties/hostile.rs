@@ -1,8 +1,9 @@
 //! What the store may hold that no call of ours has written.
 
+use circuitry_core::applied::AppliedCall;
 use circuitry_core::record::{
-    AppliedCall, Counts, Override, OverrideKind, Probe, Record, RecordError, State, Status, Token,
-    Transition, TransitionReason,
+    Counts, Override, OverrideKind, Probe, Record, RecordError, State, Status, Token, Transition,
+    TransitionReason,
 };
 use circuitry_core::{Decision, Entry, Error, Loaded, decide};
 use proptest::collection::vec;
@@ -59,7 +60,7 @@ fn transition() -> impl Strategy<Value = Transition> {
 
 fn applied() -> impl Strategy<Value = AppliedCall> {
     (token(), vec(any::<u8>(), 0..=32), proptest::option::of((any::<u16>(), any::<u32>())))
-        .prop_map(|(token, stale, cut)| AppliedCall { token, stale: stale.into(), cut })
+        .prop_map(|(token, stale, cut)| AppliedCall { token, stale, cut })
 }
 
 fn override_set() -> impl Strategy<Value = Override> {
@@ -74,6 +75,7 @@ fn record() -> impl Strategy<Value = Record> {
     let override_set = proptest::option::weighted(0.3, override_set());
     (numbers, status(), counts(), override_set, vec(transition(), 0..=8), vec(applied(), 0..=32)).prop_map(
         |([revision, era, generation, since_ms], status, counts, override_set, transitions, applied)| {
+            let applied = applied.into();
             Record { revision, era, generation, since_ms, status, counts, override_set, transitions, applied }
         },
     )

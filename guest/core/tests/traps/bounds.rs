@@ -194,9 +194,11 @@ fn largest() -> Record {
     let Status::HalfOpen { probes, .. } = &mut record.status else { panic!() };
     *probes = vec![Probe { id, deadline_ms: large }; 64];
     assert_eq!((record.applied.len(), record.transitions.len()), (32, 8));
-    for call in &mut record.applied {
+    let mut calls = record.applied.to_vec();
+    for call in &mut calls {
         (call.token, call.cut) = (id, Some((255, 65_535)));
     }
+    record.applied = calls.into();
     for transition in &mut record.transitions {
         (transition.at_ms, transition.era, transition.generation) = (large, large, large);
         transition.by = id;
@@ -214,9 +216,11 @@ fn the_largest_record_has_less_than_5_kilobytes_and_4_where_calls_have_64_comple
     let bytes = record.to_bytes().unwrap();
     assert_eq!(Record::from_bytes(&bytes).unwrap(), record);
     assert!(bytes.len() < 5_000, "{} bytes", bytes.len());
-    for call in &mut record.applied {
+    let mut calls = record.applied.to_vec();
+    for call in &mut calls {
         call.stale.truncate(64 / 8);
     }
+    record.applied = calls.into();
     let bytes = record.to_bytes().unwrap();
     assert!(bytes.len() <= 4_096, "{} bytes", bytes.len());
 }
@@ -238,9 +242,17 @@ fn a_record_with_more_of_anything_than_calls_can_make_is_malformed() {
     assert_eq!(probes, "65 probes are over the bound of 64");
     let transitions = says(&|record| record.transitions.push(record.transitions[0]));
     assert_eq!(transitions, "9 transitions are over the bound of 8");
-    let applied = says(&|record| record.applied.push(record.applied[0].clone()));
+    let applied = says(&|record| {
+        let mut calls = record.applied.to_vec();
+        calls.push(calls[0].clone());
+        record.applied = calls.into();
+    });
     assert_eq!(applied, "33 applied calls are over the bound of 32");
-    let stale = says(&|record| record.applied[7].stale.push(1));
+    let stale = says(&|record| {
+        let mut calls = record.applied.to_vec();
+        calls[7].stale.push(1);
+        record.applied = calls.into();
+    });
     assert_eq!(stale, "33 bytes of stale bits are over the bound of 32");
     let author = says(&|record| record.override_set.as_mut().unwrap().author.push('a'));
     assert_eq!(author, "129 bytes of an override's author are over the bound of 128");

@@ -194,7 +194,7 @@ fn what_was_accepted_whole_takes_no_room_in_the_record() {
     let mut fleet = Fleet::new(bearing(100));
     let permit = fleet.permit();
     fleet.settle(&[of(permit, Outcome::Failure, 9), of(permit, Outcome::Success, 1)]);
-    let call = fleet.record().applied[0].clone();
+    let call = fleet.record().applied.to_vec()[0].clone();
     assert_eq!((call.stale.len(), call.cut), (0, None));
     // And of stale ones as much as reaches to the last of them.
     let strange = circuitry_core::Completion { era: 5, ..of(permit, Outcome::Success, 1) };
@@ -202,7 +202,7 @@ fn what_was_accepted_whole_takes_no_room_in_the_record() {
     let mut completions = vec![accepted; 8];
     completions.extend([strange, accepted]);
     fleet.settle(&completions);
-    assert_eq!(fleet.record().applied[1].stale.as_slice(), [0, 1]);
+    assert_eq!(fleet.record().applied.to_vec()[1].stale.as_slice(), [0, 1]);
 }
 
 #[test]

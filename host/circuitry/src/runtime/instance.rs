@@ -2,11 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use circuitry_store::{Store, StoreError, Version};
 use cpu_time::ThreadTime;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 use wasmtime::{StoreLimits, StoreLimitsBuilder, Trap, UpdateDeadline};
 
 use super::bindings::circuitry::breaker::{hooks, store, types};
@@ -30,39 +30,55 @@ pub(super) struct Host {
 struct Surroundings {
     store: Arc<dyn Store>,
     hook: Option<Hook>,
-    deadline: Instant,
+    deadline: tokio::time::Instant,
     /// The error last handed to the guest, kept whole: the guest sees its text only.
     store_error: Option<StoreError>,
 }
 
 /// Processor time of the guest, without its waits for the store.
+///
+/// Reading a thread's processor time is a system call, and hardly any call comes near its budget. So the time that passes is
+/// counted first, which is that or more; only a guest that has used up its budget of that is measured, from then on.
+/// A guest that never ends is stopped after twice its budget at the latest on an idle machine.
 struct Budget {
     limit: Duration,
-    spent: Duration,
-    /// The thread's processor time when the guest began to run, while it runs: between two waits a call stays on its
-    /// thread.
-    since: Option<Duration>,
+    passed: Duration,
+    /// When the guest was let run, while it runs.
+    since: Option<Instant>,
+    /// The thread's processor time when the measuring began. Between two waits a call stays on its thread.
+    measured_from: Option<Duration>,
 }
 
 impl Budget {
+    fn new(limit: Duration) -> Self {
+        Self { limit, passed: Duration::ZERO, since: None, measured_from: None }
+    }
+
+    fn restart(&mut self) {
+        self.passed = Duration::ZERO;
+        self.resume();
+    }
+
     fn resume(&mut self) {
-        self.since = Some(ThreadTime::now().as_duration());
+        self.since = Some(Instant::now());
+        self.measured_from = None;
     }
 
     fn pause(&mut self) {
         if let Some(since) = self.since.take() {
-            self.spent = self.spent.saturating_add(elapsed(since));
+            self.passed = self.passed.saturating_add(since.elapsed());
         }
     }
 
-    fn is_spent(&self) -> bool {
-        let running = self.since.map_or(Duration::ZERO, elapsed);
-        self.spent.saturating_add(running) > self.limit
+    fn is_spent(&mut self) -> bool {
+        let running = self.since.map_or(Duration::ZERO, |since| since.elapsed());
+        if self.passed.saturating_add(running) <= self.limit {
+            return false;
+        }
+        let now = ThreadTime::now().as_duration();
+        let from = *self.measured_from.get_or_insert(now);
+        now.saturating_sub(from) > self.limit
     }
-}
-
-fn elapsed(since: Duration) -> Duration {
-    ThreadTime::now().as_duration().saturating_sub(since)
 }
 
 /// One instance.
@@ -83,13 +99,13 @@ impl Instance {
                 .memory_size(limits.memory_bytes)
                 .trap_on_grow_failure(true)
                 .build(),
-            budget: Budget { limit: limits.cpu_budget, spent: Duration::ZERO, since: None },
+            budget: Budget::new(limits.cpu_budget),
             call: None,
         };
         let mut store = wasmtime::Store::new(machine.engine(), host);
         store.limiter(|host| &mut host.limits);
-        store.epoch_deadline_callback(|context| {
-            let spent = context.data().budget.is_spent();
+        store.epoch_deadline_callback(|mut context| {
+            let spent = context.data_mut().budget.is_spent();
             Ok(if spent { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) })
         });
         store.set_epoch_deadline(1);
@@ -125,7 +141,7 @@ impl Instance {
         &mut self,
         store: Arc<dyn Store>,
         hook: Option<Hook>,
-        deadline: Instant,
+        deadline: tokio::time::Instant,
         call: Call,
     ) -> Result<Result<Answered, Failure>, ComponentError> {
         let machine = self.machine.clone();
@@ -154,8 +170,7 @@ impl Instance {
         self.store.set_epoch_deadline(1);
         let host = self.store.data_mut();
         host.call = call;
-        host.budget.spent = Duration::ZERO;
-        host.budget.resume();
+        host.budget.restart();
     }
 
     async fn run(
