@@ -162,6 +162,10 @@ impl Store for Recorded {
         value: &[u8],
         ttl: Option<Duration>,
     ) -> Result<Swapped, StoreError> {
+        if !circuit.starts_with("run-") {
+            // What a node writes after an outage to see whether the store writes.
+            return self.store.swap(circuit, expected, value, ttl).await;
+        }
         // The memory store answers without waiting, so no other task comes between the two.
         let before = self.store.load(circuit).await?.entry.map(|entry| record_in(&entry.value));
         let swapped = self.store.swap(circuit, expected, value, ttl).await?;

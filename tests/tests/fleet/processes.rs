@@ -135,7 +135,7 @@ fn assert_each_transition_is_announced_once(mut changes: Vec<Change>, stored: &I
     let failed = changes.iter().filter(|change| change.is_by(TransitionReason::ProbeFailed)).count();
     println!("{} transitions, {closings} times closed, {failed} times open again", changes.len());
     assert!(closings >= 5 && failed >= 5, "it trips and heals, and probes fail");
-    assert!(changes[0].is_from(State::Closed));
+    assert!(changes[0].is_from(State::Closed) && changes[0].generation == 1);
     for pair in changes.windows(2) {
         let [before, after] = pair else { panic!("two of them") };
         assert!(before.era < after.era, "announced twice: {before:?} and {after:?}");
