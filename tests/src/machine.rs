@@ -49,6 +49,7 @@ pub fn call_in_steps(
     let circuit = request.circuit();
     let failed = |error, last_seen| Failure { error, last_seen, revision: None };
     let mut now_ms = now_ms;
+    let mut unverified = known.is_some();
     let mut seen = match known {
         Some(known) => known.clone(),
         None => machine.memory().load(circuit).map_err(|error| failed(Error::Store(error), None))?,
@@ -58,6 +59,12 @@ pub fn call_in_steps(
         now_ms = now_ms.max(seen.now_ms.unwrap_or(0));
         let write = match machine.decide(request, &seen, now_ms) {
             Decision::Done(Answer::Failed(error)) => return Err(failed(error, Some(seen))),
+            Decision::Done(answer) if unverified && denies(&answer) => {
+                unverified = false;
+                let loaded = machine.memory().load(circuit);
+                seen = loaded.map_err(|error| failed(Error::Store(error), Some(seen)))?;
+                continue;
+            }
             Decision::Done(answer) => return Ok((answer, seen)),
             Decision::Write(write) => write,
         };
@@ -67,7 +74,10 @@ pub fn call_in_steps(
                 let entry = crate::contract::Entry { value: write.value, version: receipt.version };
                 return Ok((write.answer_if_stored, Loaded { entry: Some(entry), now_ms: receipt.now_ms }));
             }
-            Ok(Swapped::Conflict(fresh)) => seen = fresh,
+            Ok(Swapped::Conflict(fresh)) => {
+                unverified = false;
+                seen = fresh;
+            }
             Err(error) => {
                 let revision = matches!(error, StoreError::Unknown(_)).then_some(write.based_on);
                 return Err(Failure { error: Error::Store(error), last_seen: Some(seen), revision });
@@ -75,6 +85,15 @@ pub fn call_in_steps(
         }
     }
     Err(failed(Error::Contention, Some(seen)))
+}
+
+/// Whether a newer entry may grant what the answer denies.
+fn denies(answer: &Answer) -> bool {
+    match answer {
+        Answer::Settled(settled) => settled.dispositions.iter().any(|disposition| disposition.stale > 0),
+        Answer::Renewed(renewed) => renewed.deadlines.iter().any(Option::is_none),
+        _ => false,
+    }
 }
 
 impl Request {

@@ -13,4 +13,5 @@ mod counting;
 mod fleet;
 mod half_open;
 mod races;
+mod repeats;
 mod time;
