@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use circuitry_store::{Clock, Loaded, MemoryStore, Store, StoreError};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::call::{Answer, Call, Failure, Operation, Problem, Token};
 use crate::circuit::Circuit;
 use crate::clock::StoreClock;
 use crate::error::{ComponentError, Error};
 use crate::outage::Outage;
-use crate::runtime::{Answered, Runtime};
+use crate::runtime::{Answered, Runtime, asking};
 use crate::settings::{Rules, Settings, StoreFailure};
 use crate::settling::settle_parked;
 
@@ -142,11 +142,21 @@ impl Node {
             Operation::End(_) | Operation::Renew { .. } => circuit.known(),
         };
         let begun = Instant::now();
-        let Ok(Ok(_place)) = timeout(self.patience(), circuit.calls.acquire()).await else {
-            let waited_ms = u64::try_from(self.patience().as_millis()).unwrap_or(u64::MAX);
-            return Err(Problem::Component(ComponentError::Busy(waited_ms)));
-        };
         let is_start = matches!(operation, Operation::Start);
+        let mut _place = None;
+        if !is_start {
+            // A start holds no instance while it asks the store; the others must not take them all for one circuit.
+            let Ok(Ok(place)) = timeout(self.patience(), circuit.calls.acquire()).await else {
+                let waited_ms = u64::try_from(self.patience().as_millis()).unwrap_or(u64::MAX);
+                return Err(Problem::Component(ComponentError::Busy(waited_ms)));
+            };
+            _place = Some(place);
+            // With little time left an answer that does not come says nothing of the store.
+            if begun.elapsed() > self.patience() / 2 {
+                let waited_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                return Err(Problem::Component(ComponentError::Busy(waited_ms)));
+            }
+        }
         let mut exchange = Exchange::new(self, circuit, operation, known);
         let answered = exchange.run(self, self.patience().saturating_sub(begun.elapsed())).await;
         answered.map_err(|failure| {
@@ -241,8 +251,6 @@ pub(crate) struct Exchange {
     operation: Operation,
     token: Token,
     known: Option<Loaded>,
-    /// Whether `known` was loaded by this call.
-    is_fresh: bool,
     /// The lowest revision that a swap was based on whose fate is unknown.
     retry_of: Option<u64>,
 }
@@ -254,8 +262,7 @@ impl Exchange {
         operation: Operation,
         known: Option<Loaded>,
     ) -> Self {
-        let token = node.token();
-        Self { circuit: circuit.clone(), operation, token, known, is_fresh: false, retry_of: None }
+        Self { circuit: circuit.clone(), operation, token: node.token(), known, retry_of: None }
     }
 
     /// How many outcomes it carries.
@@ -321,7 +328,8 @@ impl Exchange {
             self.hear_the_time(node, deadline).await?;
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        let (known, retry_of) = (self.known.clone(), self.retry_of);
+        // A call that fails says itself what it saw last.
+        let (known, retry_of) = (self.known.take(), self.retry_of);
         let call = node.call(&self.circuit, self.operation.clone(), self.token, retry_of, known, left);
         node.runtime.call(node.store.clone(), node.settings.hook.clone(), false, call).await
     }
@@ -329,16 +337,10 @@ impl Exchange {
     /// Loads here what the component would load. Until an answer has told the store's time there is only the host's,
     /// and a host that is minutes ahead would end another's open time with its first call.
     async fn hear_the_time(&mut self, node: &Node, deadline: Instant) -> Result<(), Failure> {
-        let loaded = match timeout_at(deadline, node.store.load(&self.circuit.name)).await {
-            Ok(loaded) => loaded,
-            Err(elapsed) => {
-                Err(StoreError::unavailable("a load was not answered within the store's timeout", elapsed))
-            }
-        };
-        match loaded {
+        match asking::load(&*node.store, &self.circuit.name, deadline).await {
             Ok(loaded) => {
                 self.saw(node, loaded.clone());
-                (self.known, self.is_fresh) = (Some(loaded), true);
+                self.known = Some(loaded);
                 Ok(())
             }
             // Perhaps the name is no name; the component says so better.

@@ -8,5 +8,6 @@ wasmtime::component::bindgen!({
         "circuitry:breaker/store": async | trappable,
         "circuitry:breaker/hooks": trappable,
     },
-    exports: { default: async },
+    // `exchange` asks nothing of the host that could wait, so it needs no fiber.
+    exports: { "circuitry:breaker/breaker": async },
 });

@@ -5,7 +5,8 @@ use std::time::Duration;
 use circuitry_store::{Entry, Loaded, StoreError, Swapped, Version};
 
 use super::bindings::circuitry::breaker::{hooks, types};
-use crate::call::{Answer, Completion, Grant, Problem, Ruling, Token};
+use super::bindings::exports::circuitry::breaker::exchange;
+use crate::call::{Answer, Call, Completion, Grant, Problem, Ruling, Token};
 use crate::error::RecordError;
 use crate::outcome::Outcome;
 use crate::refusal::{Refusal, RefusalReason};
@@ -249,6 +250,25 @@ impl From<types::Renewed> for Answer {
 impl From<types::Overridden> for Answer {
     fn from(overridden: types::Overridden) -> Self {
         Self::Overridden { previous: overridden.previous.map(Into::into) }
+    }
+}
+
+impl From<&Call> for types::Caller {
+    fn from(call: &Call) -> Self {
+        Self { node: call.token.node, sequence: call.token.sequence, retry_of: call.retry_of }
+    }
+}
+
+impl From<exchange::Answer> for Result<Answer, Problem> {
+    fn from(answer: exchange::Answer) -> Self {
+        match answer {
+            exchange::Answer::Started(started) => Ok(started.into()),
+            exchange::Answer::Settled(settled) => Ok(settled.into()),
+            exchange::Answer::Renewed(renewed) => Ok(renewed.into()),
+            exchange::Answer::Inspected(information) => Ok(information.into()),
+            exchange::Answer::Overridden(overridden) => Ok(overridden.into()),
+            exchange::Answer::Failed(error) => Err(error.into()),
+        }
     }
 }
 

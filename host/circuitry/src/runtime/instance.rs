@@ -2,20 +2,19 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use circuitry_store::{Store, StoreError, Version};
 use cpu_time::ThreadTime;
-use tokio::time::timeout_at;
 use wasmtime::{StoreLimits, StoreLimitsBuilder, Trap, UpdateDeadline};
 
 use super::bindings::circuitry::breaker::{hooks, store, types};
+use super::bindings::exports::circuitry::breaker::exchange;
 use super::bindings::{Circuitry, CircuitryPre};
 use super::engine::Machine;
-use super::{Answered, Limits};
+use super::{Answered, Limits, asking};
 use crate::call::{Call, Failure, Operation, Problem};
 use crate::error::ComponentError;
-use crate::metering;
 use crate::settings::{Hook, Rules};
 
 /// What the imports reach.
@@ -26,58 +25,57 @@ pub(super) struct Host {
     call: Option<Surroundings>,
 }
 
-/// What surrounds a call: the store to ask and until when.
+/// What surrounds a call.
 struct Surroundings {
-    store: Arc<dyn Store>,
     hook: Option<Hook>,
+    /// The store to ask; none where the component only decides.
+    asked: Option<Asked>,
+}
+
+/// The store that a call asks, and until when.
+struct Asked {
+    store: Arc<dyn Store>,
     deadline: tokio::time::Instant,
     /// The error last handed to the guest, kept whole: the guest sees its text only.
-    store_error: Option<StoreError>,
+    error: Option<StoreError>,
 }
 
 /// Processor time of the guest, without its waits for the store.
-///
-/// Reading a thread's processor time is a system call, and hardly any call comes near its budget. So the time that passes is
-/// counted first, which is that or more; only a guest that has used up its budget of that is measured, from then on.
-/// A guest that never ends is stopped after twice its budget at the latest on an idle machine.
 struct Budget {
     limit: Duration,
-    passed: Duration,
-    /// When the guest was let run, while it runs.
-    since: Option<Instant>,
-    /// The thread's processor time when the measuring began. Between two waits a call stays on its thread.
-    measured_from: Option<Duration>,
+    spent: Duration,
+    /// The thread's processor time when the guest was let run, while it runs: between two waits a call stays on its
+    /// thread.
+    since: Option<Duration>,
 }
 
 impl Budget {
     fn new(limit: Duration) -> Self {
-        Self { limit, passed: Duration::ZERO, since: None, measured_from: None }
+        Self { limit, spent: Duration::ZERO, since: None }
     }
 
     fn restart(&mut self) {
-        self.passed = Duration::ZERO;
+        self.spent = Duration::ZERO;
         self.resume();
     }
 
     fn resume(&mut self) {
-        self.since = Some(Instant::now());
-        self.measured_from = None;
+        self.since = Some(ThreadTime::now().as_duration());
     }
 
     fn pause(&mut self) {
-        if let Some(since) = self.since.take() {
-            self.passed = self.passed.saturating_add(since.elapsed());
-        }
+        self.spent = self.total();
+        self.since = None;
     }
 
-    fn is_spent(&mut self) -> bool {
-        let running = self.since.map_or(Duration::ZERO, |since| since.elapsed());
-        if self.passed.saturating_add(running) <= self.limit {
-            return false;
-        }
-        let now = ThreadTime::now().as_duration();
-        let from = *self.measured_from.get_or_insert(now);
-        now.saturating_sub(from) > self.limit
+    fn total(&self) -> Duration {
+        let running =
+            self.since.map_or(Duration::ZERO, |since| ThreadTime::now().as_duration().saturating_sub(since));
+        self.spent.saturating_add(running)
+    }
+
+    fn is_spent(&self) -> bool {
+        self.total() > self.limit
     }
 }
 
@@ -104,8 +102,8 @@ impl Instance {
         };
         let mut store = wasmtime::Store::new(machine.engine(), host);
         store.limiter(|host| &mut host.limits);
-        store.epoch_deadline_callback(|mut context| {
-            let spent = context.data_mut().budget.is_spent();
+        store.epoch_deadline_callback(|context| {
+            let spent = context.data().budget.is_spent();
             Ok(if spent { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) })
         });
         store.set_epoch_deadline(1);
@@ -146,11 +144,9 @@ impl Instance {
     ) -> Result<Result<Answered, Failure>, ComponentError> {
         let machine = self.machine.clone();
         let _ticking = machine.ticking();
-        self.begin(Some(Surroundings { store, hook, deadline, store_error: None }));
+        self.begin(Some(Surroundings { hook, asked: Some(Asked { store, deadline, error: None }) }));
         let answered = self.run(call).await;
-        let host = self.store.data_mut();
-        host.budget.pause();
-        let store_error = host.call.take().and_then(|call| call.store_error);
+        let store_error = self.store.data_mut().call.take().and_then(|call| call.asked?.error);
         let answered = answered.map_err(|error| broken(&error, self.store.data().budget.limit))?;
         Ok(match answered {
             Ok((answer, seen)) => Ok(Answered { answer, seen: seen.into() }),
@@ -163,6 +159,23 @@ impl Instance {
                 revision: failure.revision,
             }),
         })
+    }
+
+    /// Takes one decision. On an error the instance is not to be used again.
+    pub(super) fn decide(
+        &mut self,
+        hook: Option<&Hook>,
+        request: &exchange::Request,
+        loaded: &types::Loaded,
+        now_ms: u64,
+    ) -> Result<exchange::Decision, ComponentError> {
+        let machine = self.machine.clone();
+        let _ticking = machine.ticking();
+        self.begin(Some(Surroundings { hook: hook.cloned(), asked: None }));
+        let decided =
+            self.guest.circuitry_breaker_exchange().call_decide(&mut self.store, request, loaded, now_ms);
+        self.store.data_mut().call = None;
+        decided.map_err(|error| broken(&error, self.store.data().budget.limit))
     }
 
     fn begin(&mut self, call: Option<Surroundings>) {
@@ -180,8 +193,7 @@ impl Instance {
         let breaker = self.guest.circuitry_breaker_breaker();
         let store = &mut self.store;
         let (circuit, settings) = (&*call.circuit, (&*call.rules).into());
-        let caller =
-            types::Caller { node: call.token.node, sequence: call.token.sequence, retry_of: call.retry_of };
+        let caller = (&call).into();
         let known = call.known.map(types::Loaded::from);
         let (known, now_ms) = (known.as_ref(), call.now_ms);
         Ok(match call.operation {
@@ -225,8 +237,9 @@ fn broken(error: &wasmtime::Error, budget: Duration) -> ComponentError {
 }
 
 impl Host {
-    fn surroundings(&mut self) -> wasmtime::Result<&mut Surroundings> {
-        self.call.as_mut().ok_or_else(|| wasmtime::Error::msg("the store was asked outside of a call"))
+    fn asked(&mut self) -> wasmtime::Result<&mut Asked> {
+        let asked = self.call.as_mut().and_then(|call| call.asked.as_mut());
+        asked.ok_or_else(|| wasmtime::Error::msg("the store was asked outside of a call that may ask it"))
     }
 }
 
@@ -235,15 +248,9 @@ impl types::Host for Host {}
 impl store::Host for Host {
     async fn load(&mut self, circuit: String) -> wasmtime::Result<Result<types::Loaded, types::StoreError>> {
         self.budget.pause();
-        let call = self.surroundings()?;
-        let loaded = match timeout_at(call.deadline, call.store.load(&circuit)).await {
-            Ok(loaded) => loaded,
-            Err(elapsed) => {
-                Err(StoreError::unavailable("a load was not answered within the store's timeout", elapsed))
-            }
-        };
-        metering::load(&loaded);
-        let answer = loaded.map(Into::into).map_err(|error| call.keep(error));
+        let asked = self.asked()?;
+        let loaded = asking::load(&*asked.store, &circuit, asked.deadline).await;
+        let answer = loaded.map(Into::into).map_err(|error| asked.keep(error));
         self.budget.resume();
         Ok(answer)
     }
@@ -256,27 +263,21 @@ impl store::Host for Host {
         ttl_ms: Option<u64>,
     ) -> wasmtime::Result<Result<types::Swapped, types::StoreError>> {
         self.budget.pause();
-        let call = self.surroundings()?;
+        let asked = self.asked()?;
         let expected = expected.map(Version::from_bytes);
-        let swap = call.store.swap(&circuit, expected.as_ref(), &value, ttl_ms.map(Duration::from_millis));
-        let swapped = match timeout_at(call.deadline, swap).await {
-            Ok(swapped) => swapped,
-            Err(elapsed) => {
-                Err(StoreError::unknown("a swap was not answered within the store's timeout", elapsed))
-            }
-        };
-        metering::swap(&swapped);
-        let answer = swapped.map(Into::into).map_err(|error| call.keep(error));
+        let swapped =
+            asking::swap(&*asked.store, &circuit, expected.as_ref(), &value, ttl_ms, asked.deadline).await;
+        let answer = swapped.map(Into::into).map_err(|error| asked.keep(error));
         self.budget.resume();
         Ok(answer)
     }
 }
 
-impl Surroundings {
+impl Asked {
     /// Tells the guest the error's kind and text, and keeps the error itself for the caller.
     fn keep(&mut self, error: StoreError) -> types::StoreError {
         let told = types::StoreError::from(&error);
-        self.store_error = Some(error);
+        self.error = Some(error);
         told
     }
 }
@@ -284,7 +285,7 @@ impl Surroundings {
 impl hooks::Host for Host {
     fn will_trip(&mut self, query: hooks::TripQuery) -> wasmtime::Result<bool> {
         let by_default = query.counts.consecutive_failures > query.failure_count_threshold;
-        let Some(hook) = self.surroundings()?.hook.clone() else { return Ok(by_default) };
+        let Some(hook) = self.call.as_ref().and_then(|call| call.hook.clone()) else { return Ok(by_default) };
         let information = query.into();
         // A rule that panics must not break the call; the default rule stands in for it.
         Ok(catch_unwind(AssertUnwindSafe(|| hook(&information))).unwrap_or_else(|_| {

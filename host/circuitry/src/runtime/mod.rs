@@ -1,23 +1,29 @@
-//! The component in wasmtime: [`Runtime::call`] takes an instance, runs one call on it with the store as its import,
-//! and gives the instance back.
+//! The component in wasmtime: [`Runtime::call`] runs one call against a store.
+//!
+//! Starts and ends, the path of every job, go in `steps`: the component decides through `exchange`, the host asks the
+//! store, and no instance waits. The other calls go through `breaker`, with the store as the component's import: the
+//! instance waits on a fiber.
 //!
 //! - `bindings`: generated; `convert`: its types from and to ours
 //! - `instance`: one instance, with what its imports reach
+//! - `steps`: a call in steps; `asking`: the user's store, until a deadline
 //! - `engine`: the process's engine and the clock that interrupts guests
 //!
 //! Invariant: an instance is held only while its call runs; a call that trapped, or was dropped, takes its instance
 //! with it.
 
+pub(crate) mod asking;
 mod bindings;
 mod convert;
 mod engine;
 mod instance;
+mod steps;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use circuitry_store::Store;
+use circuitry_store::{Loaded, Store};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use wasmtime::component::{Component, HasSelf, Linker};
@@ -25,6 +31,7 @@ use wasmtime::component::{Component, HasSelf, Linker};
 use crate::call::{Answer, Call, Failure};
 use crate::error::ComponentError;
 use crate::settings::{Hook, Rules};
+use bindings::exports::circuitry::breaker::exchange::{Decision, Request};
 pub(crate) use engine::MEMORY_MAX_BYTES;
 use engine::Machine;
 use instance::{Host, Instance};
@@ -50,19 +57,23 @@ pub(crate) struct Limits {
 /// What a call found, and the entry last seen.
 pub(crate) struct Answered {
     pub(crate) answer: Answer,
-    pub(crate) seen: circuitry_store::Loaded,
+    pub(crate) seen: Loaded,
 }
 
 /// The component, ready to be called.
 pub(crate) struct Runtime {
     machine: Arc<Machine>,
+    /// With the store as its import.
     guest: bindings::CircuitryPre<Host>,
+    /// Without a store: it only decides.
+    decider: bindings::CircuitryPre<Host>,
     limits: Limits,
     /// As many calls at once as there may be instances.
     places: Semaphore,
     /// For calls on local records, which wait for nothing: a store that hangs cannot take these.
     local_places: Semaphore,
     idle: Mutex<Vec<Instance>>,
+    idle_deciders: Mutex<Vec<Instance>>,
 }
 
 impl std::fmt::Debug for Runtime {
@@ -108,12 +119,22 @@ impl Runtime {
                 "it does not fit the world circuitry:breaker/circuitry@0.1.0: {error:#}; build it with this version's wit"
             ))
         })?;
+        let mut linker = Linker::<Host>::new(machine.engine());
+        bindings::circuitry::breaker::hooks::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host)
+            .and_then(|()| linker.define_unknown_imports_as_traps(&component))
+            .map_err(|error| unusable(format!("{error:#}")))?;
+        let decider = linker
+            .instantiate_pre(&component)
+            .and_then(bindings::CircuitryPre::new)
+            .map_err(|error| unusable(format!("{error:#}")))?;
         Ok(Self {
             machine,
             guest,
             places: Semaphore::new(limits.max_instances),
             local_places: Semaphore::new(LOCAL_PLACES),
             idle: Mutex::default(),
+            idle_deciders: Mutex::default(),
+            decider,
             limits,
         })
     }
@@ -123,9 +144,9 @@ impl Runtime {
     /// # Errors
     /// The field and the problem, or the component's failure.
     pub(crate) async fn check(&self, rules: &Rules) -> Result<Result<u64, (String, String)>, ComponentError> {
-        let mut instance = self.instance().await?;
+        let mut instance = Self::take(&self.idle, &self.machine, &self.guest, self.limits).await?;
         let checked = instance.check(rules).await?;
-        self.give_back(instance);
+        give_back(&self.idle, instance);
         Ok(checked)
     }
 
@@ -140,14 +161,16 @@ impl Runtime {
         local: bool,
         call: Call,
     ) -> Result<Answered, Failure> {
+        let deadline = tokio::time::Instant::now() + call.timeout;
+        if let Some(request) = steps::request(&call) {
+            return steps::run(self, &store, hook.as_ref(), call, request, deadline).await;
+        }
         let places = if local { &self.local_places } else { &self.places };
-        let begun = tokio::time::Instant::now();
         let _place = place(places, call.timeout).await?;
-        let mut instance = self.instance().await?;
-        let deadline = begun + call.timeout;
+        let mut instance = Self::take(&self.idle, &self.machine, &self.guest, self.limits).await?;
         match instance.call(store, hook, deadline, call).await {
             Ok(result) => {
-                self.give_back(instance);
+                give_back(&self.idle, instance);
                 result
             }
             // The guest trapped: its memory is in no known state.
@@ -155,19 +178,38 @@ impl Runtime {
         }
     }
 
-    async fn instance(&self) -> Result<Instance, ComponentError> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        match idle {
-            Some(instance) => Ok(instance),
-            None => Instance::new(&self.machine, &self.guest, self.limits).await,
-        }
+    /// Takes one decision; nothing in it waits.
+    async fn decide(
+        &self,
+        hook: Option<&Hook>,
+        request: &Request,
+        seen: &Loaded,
+        now_ms: u64,
+    ) -> Result<Decision, ComponentError> {
+        let mut instance = Self::take(&self.idle_deciders, &self.machine, &self.decider, self.limits).await?;
+        let decision = instance.decide(hook, request, &seen.clone().into(), now_ms)?;
+        give_back(&self.idle_deciders, instance);
+        Ok(decision)
     }
 
-    fn give_back(&self, instance: Instance) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE_MAX {
-            idle.push(instance);
+    async fn take(
+        idle: &Mutex<Vec<Instance>>,
+        machine: &Arc<Machine>,
+        guest: &bindings::CircuitryPre<Host>,
+        limits: Limits,
+    ) -> Result<Instance, ComponentError> {
+        let instance = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match instance {
+            Some(instance) => Ok(instance),
+            None => Instance::new(machine, guest, limits).await,
         }
+    }
+}
+
+fn give_back(idle: &Mutex<Vec<Instance>>, instance: Instance) {
+    let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+    if idle.len() < IDLE_MAX {
+        idle.push(instance);
     }
 }
 

@@ -93,15 +93,17 @@ async fn a_circuit_whose_store_hangs_leaves_instances_to_the_others() {
     let factory = factory(settings).await;
     let hanging = factory.breaker_for("hangs", &Context::new());
     for _ in 0..100 {
-        let breaker = hanging.clone();
-        tokio::spawn(async move { breaker.start().await.map(drop) });
+        let (one, other) = (hanging.clone(), hanging.clone());
+        tokio::spawn(async move { one.start().await.map(drop) });
+        tokio::spawn(async move { other.information().await.map(drop) });
     }
     tokio::task::yield_now().await;
     let begun = tokio::time::Instant::now();
     let other = factory.breaker_for("works", &Context::new());
     run(&other, Outcome::Success, 10).await;
+    let information = other.information().await.expect("information");
     assert_eq!(begun.elapsed(), Duration::ZERO, "no instance had to be waited for");
-    assert!(!factory.is_store_down() && !other.information().await.expect("information").local);
+    assert!(!factory.is_store_down() && !information.local);
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,23 +111,48 @@ async fn a_call_that_finds_no_free_instance_takes_the_store_failure_way_within_i
     let world = World::new();
     let timeout = Duration::from_millis(500);
     let factory = factory(world.settings().max_instances(8).store_timeout(timeout)).await;
-    for _ in 0..1_000 {
-        world.store.on_next(Fault::Hang);
-    }
+    let breaker_of = |tenant: usize| factory.breaker_for("jobs", &Context::tenant(tenant.to_string()));
+    let late = breaker_of(8);
+    run(&late, Outcome::Success, 1).await;
     let mut hanging = Vec::new();
     for tenant in 0..8 {
-        let breaker = factory.breaker_for("jobs", &Context::tenant(tenant.to_string()));
-        hanging.push(tokio::spawn(async move { breaker.start().await.map(drop) }));
+        world.store.on_next_load(Fault::Hang);
+        let breaker = breaker_of(tenant);
+        hanging.push(tokio::spawn(async move { breaker.information().await }));
     }
     world.store.until_hanging(8).await;
-    let begun = tokio::time::Instant::now();
-    drop(
-        factory.breaker_for("jobs", &Context::tenant("late")).start().await.expect("the local record admits"),
-    );
+    let (begun, loads) = (tokio::time::Instant::now(), world.store.loads());
+    let information = late.information().await.expect("the entry last seen");
     assert!(begun.elapsed() <= timeout, "{:?}", begun.elapsed());
-    for start in hanging {
-        start.await.expect("no panic").expect("the local record admits");
+    assert!(information.local, "it could not ask the store");
+    assert_eq!((information.counts.total, world.store.loads()), (1, loads));
+    for information in hanging {
+        information.await.expect("no panic").expect("the local record");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_process_is_no_outage() {
+    let world = World::new();
+    let factory = factory(world.settings().max_instances(8)).await;
+    let breaker = breaker(&factory);
+    run(&breaker, Outcome::Success, 1).await;
+    // A slow store and many callers of one circuit at once: two may ask, the others find no place in time.
+    for _ in 0..100 {
+        world.store.on_next(Fault::Delay(Duration::from_millis(300)));
+    }
+    let asking: Vec<_> = (0..32)
+        .map(|_| {
+            let breaker = breaker.clone();
+            tokio::spawn(async move { breaker.information().await })
+        })
+        .collect();
+    let mut local = 0;
+    for information in asking {
+        local += usize::from(information.await.expect("no panic").expect("information").local);
+    }
+    assert!(local > 0 && local < 32, "{local} went by a copy");
+    assert!(!factory.is_store_down());
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ async fn a_name_that_is_out_of_its_bounds_is_refused() {
     for name in [String::new(), "x".repeat(1_025)] {
         let error = factory.breaker_for(&name, &Context::new()).start().await.expect_err("a bad name");
         assert!(matches!(error, StartError::Circuit(Error::Argument { .. })), "{error}");
-        assert!(error.to_string().contains("1 to 1024"), "{error}");
+        assert!(error.to_string().contains("1024"), "{error}");
     }
     assert_eq!(world.store.swaps(), 0);
     drop(factory.breaker_for(&"x".repeat(1_024), &Context::new()).start().await.expect("a permit"));

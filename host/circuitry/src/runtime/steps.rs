@@ -1,0 +1,108 @@
+//! A call in steps: the component decides, the host asks the store.
+//!
+//! This is the loop that `wit/exchange.wit` describes. Starts and ends go this way: no instance waits for the store, and a
+//! decision without a fiber costs less than a tenth of the other way.
+
+use std::sync::Arc;
+
+use circuitry_store::store::check_name;
+use circuitry_store::{Entry, Loaded, Store, StoreError, Swapped, Version};
+use tokio::time::Instant;
+
+use super::bindings::exports::circuitry::breaker::exchange::{self, Decision};
+use super::{Answered, Runtime, asking};
+use crate::call::{Answer, Call, Failure, Operation, Problem};
+use crate::settings::Hook;
+
+/// How many swaps a call tries before it gives the race up; the same number as in the component.
+const TRIES_MAX: u32 = 8;
+
+/// Says whether a call goes in steps, and as what.
+pub(super) fn request(call: &Call) -> Option<exchange::Request> {
+    let circuit = call.circuit.to_string();
+    let settings = (&*call.rules).into();
+    let caller = call.into();
+    match &call.operation {
+        Operation::Start => {
+            Some(exchange::Request::Start(exchange::StartRequest { circuit, settings, caller }))
+        }
+        Operation::End(completions) => {
+            let completions = completions.iter().copied().map(Into::into).collect();
+            Some(exchange::Request::End(exchange::EndRequest { circuit, settings, caller, completions }))
+        }
+        Operation::Renew { .. } | Operation::Inspect | Operation::SetOverride(_) => None,
+    }
+}
+
+/// Whether the answer denies the caller something that a newer entry may grant.
+fn denies(answer: &Answer) -> bool {
+    matches!(answer, Answer::Settled { rulings, .. } if rulings.iter().any(|ruling| ruling.stale > 0))
+}
+
+pub(super) async fn run(
+    runtime: &Runtime,
+    store: &Arc<dyn Store>,
+    hook: Option<&Hook>,
+    call: Call,
+    request: exchange::Request,
+    deadline: Instant,
+) -> Result<Answered, Failure> {
+    let failed = |problem, last_seen| Failure { problem, last_seen, revision: None };
+    // Before it is asked for: the component would say so too, but only of an entry.
+    check_name(&call.circuit).map_err(|error| failed(Problem::Argument(told(&error)), None))?;
+    let load = || asking::load(&**store, &call.circuit, deadline);
+    let mut unverified = call.known.is_some();
+    let mut now_ms = call.now_ms;
+    let mut seen = match call.known {
+        Some(known) => known,
+        None => load().await.map_err(|error| failed(Problem::Store(error), None))?,
+    };
+    for _ in 0..TRIES_MAX {
+        now_ms = seen.now_ms.map_or(now_ms, |store_ms| store_ms.max(now_ms));
+        let write = match runtime.decide(hook, &request, &seen, now_ms).await? {
+            Decision::Done(answer) => {
+                let answer = Result::<Answer, Problem>::from(answer);
+                let answer = answer.map_err(|problem| failed(problem, Some(seen.clone())))?;
+                if unverified && denies(&answer) {
+                    // No swap has shown that the entry is still the one in the store.
+                    unverified = false;
+                    seen = load().await.map_err(|error| failed(Problem::Store(error), Some(seen)))?;
+                    continue;
+                }
+                return Ok(Answered { answer, seen });
+            }
+            Decision::Write(write) => write,
+        };
+        let expected = seen.entry.as_ref().map(|entry| &entry.version);
+        let swapped =
+            asking::swap(&**store, &call.circuit, expected, &write.value, write.ttl_ms, deadline).await;
+        match swapped {
+            Ok(Swapped::Stored(receipt)) => {
+                let answer = Result::<Answer, Problem>::from(write.answer_if_stored);
+                let answer = answer.map_err(|problem| failed(problem, Some(seen)))?;
+                return Ok(Answered { answer, seen: stored(write.value, receipt.version, receipt.now_ms) });
+            }
+            Ok(Swapped::Conflict(fresh)) => {
+                unverified = false;
+                seen = fresh;
+            }
+            Err(error) => {
+                let revision = matches!(error, StoreError::Unknown { .. }).then_some(write.based_on);
+                return Err(Failure { problem: Problem::Store(error), last_seen: Some(seen), revision });
+            }
+        }
+    }
+    Err(failed(Problem::Contention, Some(seen)))
+}
+
+/// What is wrong with an argument, without whose rule it is.
+fn told(error: &StoreError) -> String {
+    match error {
+        StoreError::Other { message, .. } => message.clone(),
+        error => error.to_string(),
+    }
+}
+
+fn stored(value: Vec<u8>, version: Version, now_ms: Option<u64>) -> Loaded {
+    Loaded { entry: Some(Entry { value, version }), now_ms }
+}
