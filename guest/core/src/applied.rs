@@ -21,6 +21,8 @@ pub const CALLS_KEPT: usize = 32;
 
 const STALE_BYTES: u8 = 0b0011_1111;
 const HAS_CUT: u8 = 0b0100_0000;
+/// What a head can be.
+const HEAD_BITS: u8 = 0b0111_1111;
 
 /// A call that wrote, with what it was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,7 +189,7 @@ impl<'a> View<'a> {
         let (node, bytes) = bytes.split_first_chunk::<8>()?;
         let (sequence, bytes) = bytes.split_first_chunk::<8>()?;
         let (head, bytes) = bytes.split_first()?;
-        if head & !(STALE_BYTES | HAS_CUT) != 0 {
+        if head & !HEAD_BITS != 0 {
             return None;
         }
         let (stale, mut rest) = bytes.split_at_checked(usize::from(head & STALE_BYTES))?;

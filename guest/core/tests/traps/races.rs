@@ -106,6 +106,19 @@ fn what_a_load_or_a_lost_race_has_shown_is_denied_without_another_load() {
 }
 
 #[test]
+fn an_ignored_outcome_is_accepted_on_a_known_entry_without_a_load_or_a_swap() {
+    let mut fleet = Fleet::new(settings());
+    let permit = fleet.permit();
+    (fleet.store.loads, fleet.store.swaps) = (0, 0);
+    let known = fleet.seen();
+    let end = Operation::End(fleet.caller(), vec![of(permit, Outcome::Ignored, 3)]);
+    let (answer, _) = fleet.call_knowing(Some(known), end).unwrap();
+    let Answer::Settled { dispositions, .. } = answer else { panic!() };
+    assert_eq!(dispositions, [Disposition { accepted: 3, stale: 0 }]);
+    assert_eq!((fleet.store.loads, fleet.store.swaps), (0, 0));
+}
+
+#[test]
 fn a_denial_that_cannot_be_verified_is_an_error_with_what_was_known() {
     let (mut fleet, permit) = Fleet::tripped(settings());
     let known = fleet.seen();

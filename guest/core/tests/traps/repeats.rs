@@ -72,9 +72,11 @@ fn a_repeated_end_is_answered_as_the_first_was() {
 fn what_was_accepted_whole_takes_no_room_in_the_record() {
     let mut fleet = Fleet::new(bearing(100));
     let permit = fleet.permit();
+    assert!(fleet.record().applied.is_empty(), "a start needs no token but its probe's");
     fleet.settle(&[of(permit, Outcome::Failure, 9), of(permit, Outcome::Success, 1)]);
     let call = fleet.record().applied.to_vec()[0].clone();
     assert_eq!((call.stale.len(), call.cut), (0, None));
+    assert!(!fleet.record().applied.is_empty());
     // And of stale ones as much as reaches to the last of them.
     let strange = circuitry_core::Completion { era: 5, ..of(permit, Outcome::Success, 1) };
     let accepted = of(permit, Outcome::Success, 1);
