@@ -98,9 +98,11 @@ enum Connection {
 impl Connection {
     async fn send(&mut self, request: &Request) -> RedisResult<Vec<Value>> {
         let answers = match self {
-            Self::Single(manager) => {
-                manager.req_packed_commands(&request.pipeline(), 0, request.commands.len()).await?
-            }
+            Self::Single(manager) => match request.commands.as_slice() {
+                // The usual case: a pipeline would copy it.
+                [command] => vec![manager.req_packed_command(command).await?],
+                commands => manager.req_packed_commands(&request.pipeline(), 0, commands.len()).await?,
+            },
             #[cfg(feature = "cluster")]
             Self::Cluster(cluster) => cluster.send(request).await?,
         };

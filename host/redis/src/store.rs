@@ -52,7 +52,7 @@ struct Inner {
     prefix: String,
     place: String,
     operation_timeout: Duration,
-    time_told_at: Mutex<Option<Instant>>,
+    time_told: Mutex<Option<TimeTold>>,
 }
 
 /// What the script answers.
@@ -95,8 +95,8 @@ impl RedisStore {
     }
 
     pub(crate) fn new(link: Link, prefix: String, place: String, operation_timeout: Duration) -> Self {
-        let time_told_at = Mutex::default();
-        Self { inner: Arc::new(Inner { link, prefix, place, operation_timeout, time_told_at }) }
+        let time_told = Mutex::default();
+        Self { inner: Arc::new(Inner { link, prefix, place, operation_timeout, time_told }) }
     }
 
     pub(crate) async fn connected(self) -> Result<Self, StoreError> {
@@ -114,13 +114,18 @@ impl RedisStore {
         Instant::now() + self.inner.operation_timeout
     }
 
-    fn is_time_old(&self) -> bool {
-        let told_at = *self.inner.time_told_at.lock().unwrap_or_else(PoisonError::into_inner);
-        told_at.is_none_or(|told_at| told_at.elapsed() >= TIME_AGES_AFTER)
+    /// The server's time now, if it was told lately: as it was, and what has passed since. Those who share this store may not
+    /// have heard it.
+    fn time_now(&self) -> Option<u64> {
+        let told = (*self.inner.time_told.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let passed = told.at.elapsed();
+        let passed_ms = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+        (passed < TIME_AGES_AFTER).then(|| told.now_ms.saturating_add(passed_ms))
     }
 
-    fn time_was_told(&self) {
-        *self.inner.time_told_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    fn time_was_told(&self, now_ms: u64) {
+        let told = TimeTold { now_ms, at: Instant::now() };
+        *self.inner.time_told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
     }
 
     async fn send(
@@ -179,19 +184,15 @@ impl Store for RedisStore {
         let key = self.key(circuit);
         let (task, deadline) = (self.task(Operation::Load, &key), self.deadline());
         let mut request = Request::one(key.as_bytes(), fields_of(key.as_bytes()));
-        let asks_for_time = self.is_time_old();
-        if asks_for_time {
+        if self.time_now().is_none() {
             request.commands.push(redis::cmd("TIME"));
         }
         let mut answers = self.send(task, &request, deadline).await?.into_iter();
         let fields = answers.next().unwrap_or(Value::Nil);
-        let now_ms = match answers.next() {
-            Some(time) => Some(time_in(&time).ok_or_else(|| task.misread(&time))?),
-            None => None,
-        };
-        if now_ms.is_some() {
-            self.time_was_told();
+        if let Some(time) = answers.next() {
+            self.time_was_told(time_in(&time).ok_or_else(|| task.misread(&time))?);
         }
+        let now_ms = self.time_now();
         let entry = match entry_in(fields) {
             Ok(Some(entry)) => Some(entry),
             Ok(None) => self.look_closer(task, deadline).await?,
@@ -234,7 +235,9 @@ impl Store for RedisStore {
             Err(trouble) => return Err(task.failed(trouble)),
         };
         let ruling = ruling_in(&answers).ok_or_else(|| task.misread(&answers))?;
-        self.time_was_told();
+        if let Some(now_ms) = ruling.now_ms() {
+            self.time_was_told(now_ms);
+        }
         match ruling {
             Ruling::Stored { now_ms } => Ok(Swapped::Stored(Receipt { version, now_ms: Some(now_ms) })),
             Ruling::Conflict(loaded) => Ok(Swapped::Conflict(loaded)),
@@ -251,6 +254,23 @@ impl fmt::Debug for RedisStore {
             .field("prefix", &self.inner.prefix)
             .field("operation_timeout", &self.inner.operation_timeout)
             .finish_non_exhaustive()
+    }
+}
+
+/// When the server told which time.
+#[derive(Clone, Copy)]
+struct TimeTold {
+    now_ms: u64,
+    at: Instant,
+}
+
+impl Ruling {
+    fn now_ms(&self) -> Option<u64> {
+        match self {
+            Self::Stored { now_ms } => Some(*now_ms),
+            Self::Conflict(loaded) => loaded.now_ms,
+            Self::Foreign => None,
+        }
     }
 }
 

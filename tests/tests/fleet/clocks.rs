@@ -130,3 +130,15 @@ async fn a_host_whose_clock_stands_still_goes_by_the_time_that_answers_tell() {
     assert!((before_ms..=store_ms().await).contains(&open.since_ms), "{open:?}");
     assert_eq!(open.expires_at_ms, Some(open.since_ms + 200));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_factory_that_shares_its_connection_with_another_hears_the_time_too() {
+    let _turn = together().await;
+    let store = redis_store(&redis_url(), &own_name()).await;
+    let settings = || patient().failure_count_threshold(2).store(store.clone());
+    trip(&jobs(&factory(settings()).await)).await;
+    // The store has just been told the time, so it does not ask for it again.
+    let ahead = Wrong { host: SystemClock::new(), by_ms: 10 * MINUTE_MS };
+    let late = jobs(&factory(settings().clock(ahead)).await);
+    assert!(late.start().await.is_err(), "the open time has a minute to go");
+}

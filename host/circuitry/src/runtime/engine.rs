@@ -8,8 +8,8 @@ use std::time::Duration;
 use wasmtime::component::Component;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-/// How often a guest that runs is looked at. A decision takes microseconds.
-const TICK: Duration = Duration::from_millis(1);
+/// How often a guest that runs is looked at. A decision takes microseconds, so hardly any sees a tick.
+const TICK: Duration = Duration::from_millis(5);
 /// The most instances in the process, over all factories.
 const INSTANCES_MAX: u32 = 1_000;
 /// The most memory that a guest may be allowed.
