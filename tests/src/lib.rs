@@ -17,3 +17,8 @@ pub mod memory;
 pub mod native;
 pub mod rules;
 pub mod vector;
+
+/// The code in the README, as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
