@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use circuitry::{
-    Context, Expected, Outcome, Refusal, RefusalReason, Settings, State, WorkError, default_error_matcher,
+    Context, ExecuteError, Expected, Outcome, Refusal, RefusalReason, Settings, State, WorkError,
+    default_error_matcher,
 };
 use metrics::{SharedString, Unit};
 use metrics_util::CompositeKey;
@@ -134,7 +135,25 @@ async fn a_breakers_own_refusal_is_no_failure_of_the_dependency() {
     let inner = || Refusal::new(RefusalReason::Open, std::time::Duration::from_secs(1));
     breaker.execute(|| async { Err::<(), _>(inner()) }).await.expect_err("the inner refusal");
     breaker.execute(|| async { Err::<(), Boxed>(inner().into()) }).await.expect_err("the inner refusal");
+    let start = || circuitry::StartError::from(inner());
+    breaker.execute(|| async { Err::<(), _>(start()) }).await.expect_err("the inner refusal");
+    breaker.execute(|| async { Err::<(), Boxed>(start().into()) }).await.expect_err("the inner refusal");
+    let nested = || ExecuteError::<Unreachable>::Refused(inner());
+    breaker.execute(|| async { Err::<(), Boxed>(nested().into()) }).await.expect_err("the inner refusal");
     assert_eq!(breaker.information().await.expect("information").counts.total, 0);
+}
+
+#[tokio::test]
+async fn a_matcher_goes_by_the_breakers_name_whoever_named_the_circuit_first() {
+    let settings = Settings::builder()
+        .name_fn(|_, _| "one for all".into())
+        .circuit_specific_error_matcher("jobs", |_| Outcome::Ignored);
+    let factory = factory(settings).await;
+    let jobs = factory.breaker_for("jobs", &Context::new());
+    let mails = factory.breaker_for("mails", &Context::new());
+    jobs.execute(|| async { Err::<(), _>(Unreachable) }).await.expect_err("ignored");
+    mails.execute(|| async { Err::<(), _>(Unreachable) }).await.expect_err("counted");
+    assert_eq!(jobs.information().await.expect("information").counts.total_failures, 1);
 }
 
 #[tokio::test]

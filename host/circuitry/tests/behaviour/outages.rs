@@ -1,13 +1,15 @@
 //! The store goes away and comes back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use circuitry::{
-    Disposition, Outcome, Override, OverrideKind, RefusalReason, StartError, State, StoreFailure,
+    Disposition, MemoryStore, Outcome, Override, OverrideKind, RefusalReason, Settings, StartError, State,
+    Store, StoreError, StoreFailure,
 };
 use circuitry_store::fault::Fault;
+use circuitry_store::{Loaded, Swapped, Version};
 use tracing::field::{Field, Visit};
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -316,4 +318,104 @@ async fn a_write_that_may_have_happened_before_an_outage_is_counted_once_after_i
         run(&breaker, Outcome::Success, 1).await;
         assert_eq!(breaker.information().await.expect("information").counts.total, 2);
     }
+}
+
+/// A store that may stop writing, as a replica or a full disk does, or panic.
+struct Sick {
+    store: MemoryStore,
+    read_only: AtomicBool,
+    panics: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Store for Sick {
+    async fn load(&self, circuit: &str) -> Result<Loaded, StoreError> {
+        assert!(!self.panics.load(Ordering::SeqCst), "the store panics");
+        self.store.load(circuit).await
+    }
+
+    async fn swap(
+        &self,
+        circuit: &str,
+        expected: Option<&Version>,
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<Swapped, StoreError> {
+        if self.read_only.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable { message: "it does not write".into(), source: None });
+        }
+        self.store.swap(circuit, expected, value, ttl).await
+    }
+}
+
+fn sick() -> Arc<Sick> {
+    let (read_only, panics) = (AtomicBool::new(false), AtomicBool::new(false));
+    Arc::new(Sick { store: MemoryStore::new(), read_only, panics })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_reads_but_does_not_write_is_down_until_it_writes() {
+    let (events, _guard) = Events::watch();
+    let store = sick();
+    let settings = Settings::builder().store(store.clone()).failure_count_threshold(2);
+    let factory = factory(settings).await;
+    let breaker = breaker(&factory);
+    run(&breaker, Outcome::Success, 1).await;
+    store.read_only.store(true, Ordering::SeqCst);
+    let mut admitted = 0;
+    for _ in 0..30 {
+        if let Ok(permit) = breaker.start().await {
+            admitted += 1;
+            permit.end(Outcome::Failure).await.expect("settled");
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(admitted, 3, "the local record protects for as long as the store does not write");
+    assert_eq!(events.seen(), (1, 0));
+    store.read_only.store(false, Ordering::SeqCst);
+    until("the outage is over", || async { !factory.is_store_down() }).await;
+    assert_eq!(events.seen(), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_panics_while_it_is_down_does_not_keep_the_outage_for_ever() {
+    let store = sick();
+    let factory = factory(Settings::builder().store(store.clone())).await;
+    let breaker = breaker(&factory);
+    run(&breaker, Outcome::Success, 1).await;
+    store.read_only.store(true, Ordering::SeqCst);
+    run(&breaker, Outcome::Success, 1).await;
+    assert!(factory.is_store_down());
+    store.panics.store(true, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    store.panics.store(false, Ordering::SeqCst);
+    store.read_only.store(false, Ordering::SeqCst);
+    until("the outage is over", || async { !factory.is_store_down() }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_whose_answer_was_lost_in_an_outage_is_announced_and_gives_its_place_back() {
+    let world = World::new();
+    let factory = world.factory().await;
+    let breaker = breaker(&factory);
+    trip(&breaker).await;
+    world.open_time_passes();
+    world.store.on_next_swap(Fault::HangAnswer);
+    let starting = tokio::spawn({
+        let breaker = breaker.clone();
+        async move { breaker.start().await.map(drop) }
+    });
+    world.store.until_hanging(1).await;
+    world.store.go_down();
+    starting.await.expect("no panic").expect("a local probe");
+    world.store.come_up();
+    until("the outage is over", || async { !factory.is_store_down() }).await;
+    until("the place is given back", || async {
+        let information = breaker.information().await.expect("information");
+        information.state == State::HalfOpen && information.probes.is_empty()
+    })
+    .await;
+    let shared: Vec<_> =
+        world.changes().into_iter().filter(|change| !change.3).map(|change| change.2).collect();
+    assert_eq!(shared, [State::Open, State::HalfOpen], "each once");
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use circuitry::{Disposition, ExecuteError, MemoryStore, Outcome, RefusalReason, StartError, State};
 
+use circuitry_store::fault::Fault;
+
 use crate::world::{World, breaker, factory, run, trip, until};
 
 #[derive(Debug, PartialEq)]
@@ -246,4 +248,42 @@ async fn reading_the_state_never_changes_it_nor_writes() {
     }
     assert_eq!(world.store.swaps(), swaps);
     assert_eq!(world.changes().len(), 1, "only the trip was a transition");
+}
+
+#[tokio::test]
+async fn a_start_that_nobody_waits_for_any_more_is_announced_and_gives_its_place_back() {
+    let world = World::new();
+    let breaker = breaker(&world.factory().await);
+    trip(&breaker).await;
+    world.open_time_passes();
+    world.store.on_next_swap(Fault::HangAnswer);
+    let starting = tokio::spawn({
+        let breaker = breaker.clone();
+        async move { breaker.start().await.map(drop) }
+    });
+    world.store.until_hanging(1).await;
+    starting.abort();
+    assert!(starting.await.expect_err("cancelled").is_cancelled());
+    world.store.release();
+    until("the place is given back", || async {
+        let information = breaker.information().await.expect("information");
+        information.state == State::HalfOpen && information.probes.is_empty()
+    })
+    .await;
+    let changes: Vec<_> = world.changes().into_iter().map(|change| change.2).collect();
+    assert_eq!(changes, [State::Open, State::HalfOpen]);
+}
+
+#[tokio::test]
+async fn an_end_that_nobody_waits_for_counts_all_the_same() {
+    let world = World::new();
+    let breaker = breaker(&world.factory().await);
+    for _ in 0..2 {
+        // Handed over with the call, so it counts although it is never polled.
+        drop(breaker.start().await.expect("a permit").end(Outcome::Success));
+    }
+    until("both are counted", || async {
+        breaker.information().await.expect("information").counts.total_successes == 2
+    })
+    .await;
 }

@@ -94,6 +94,7 @@ async fn no_two_pairs_of_name_and_tenant_share_a_circuit() {
         |name: &str, tenant: &str| factory.breaker_for(name, &Context::tenant(tenant)).name().to_owned();
     assert_ne!(name("a/b", "c"), name("a", "b/c"));
     assert_ne!(name("a%2Fb", "c"), name("a/b", "c"));
+    assert_ne!(name("a", "b"), factory.breaker_for("a/b", &Context::new()).name());
     assert_ne!(name("a", ""), factory.breaker_for("a", &Context::new()).name());
 }
 

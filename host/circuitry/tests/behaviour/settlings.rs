@@ -233,3 +233,15 @@ async fn a_host_whose_clock_is_ahead_does_not_end_an_open_time_with_its_first_ca
     assert_eq!(world.store.loads(), loads + 1, "and it costs no more than any other call");
     assert_eq!(late.state().await.expect("a state"), State::Open);
 }
+
+#[tokio::test]
+async fn two_processes_do_not_take_each_others_calls_for_repeated_ones_whatever_seed_the_user_sets() {
+    let world = World::new();
+    for run_of_process in 1..=3 {
+        // An application that seeds its random numbers, started again and again.
+        fastrand::seed(7);
+        run(&breaker(&world.factory().await), Outcome::Success, 3).await;
+        let counts = breaker(&world.factory().await).information().await.expect("information").counts;
+        assert_eq!(counts.total, run_of_process * 3);
+    }
+}
