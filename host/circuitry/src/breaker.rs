@@ -277,7 +277,9 @@ impl Breaker {
 
     fn store_down(&self) -> Error {
         let error = circuitry_store::StoreError::Unavailable {
-            message: "it is down, and the settings keep no local record".into(),
+            message:
+                "it is down, or this process is too busy to ask it, and the settings keep no local record"
+                    .into(),
             source: None,
         };
         Error::new(&self.circuit.name, Problem::Store(error))

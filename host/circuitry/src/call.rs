@@ -1,13 +1,13 @@
 //! One call of the component, as values: what is asked, what is answered, and how it fails.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use circuitry_store::{Loaded, StoreError};
 
 use crate::error::{ComponentError, RecordError};
 use crate::outcome::Outcome;
 use crate::refusal::Refusal;
+use crate::runtime::asking::Deadline;
 use crate::settings::Rules;
 use crate::state::{Information, Override, Transition};
 
@@ -62,7 +62,7 @@ pub(crate) struct Call {
     pub(crate) known: Option<Loaded>,
     pub(crate) now_ms: u64,
     /// How long the call may take, waits for the store and for an instance included.
-    pub(crate) timeout: Duration,
+    pub(crate) deadline: Deadline,
 }
 
 /// The answer to an operation of the same name.

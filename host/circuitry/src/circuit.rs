@@ -1,5 +1,6 @@
 //! [`Circuit`]: what this process keeps of one circuit, and the outcomes that wait to be settled together.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use circuitry_store::Loaded;
@@ -8,6 +9,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::call::{Completion, Grant, Ruling};
 use crate::context::Context;
 use crate::error::Error;
+use crate::finishing::Finishing;
 use crate::metering;
 use crate::outcome::{Disposition, Outcome, Settlement};
 use crate::state::State;
@@ -28,18 +30,30 @@ pub(crate) struct Circuit {
     /// The name given to `breaker_for`.
     pub(crate) base: Arc<str>,
     pub(crate) context: Context,
-    /// How many calls on this circuit may be under way at once, so that one that hangs leaves instances to others.
+    /// How many looks, overrides and renewals of this circuit may be under way at once, so that one that hangs leaves
+    /// instances to others.
     pub(crate) calls: Semaphore,
     known: Mutex<Option<Loaded>>,
     ends: Mutex<Ends>,
     state: Mutex<Option<State>>,
 }
 
-/// Outcomes that wait, and whether a task is settling.
-#[derive(Debug, Default)]
+/// Outcomes that wait, and who settles them.
+#[derive(Default)]
 struct Ends {
     waiting: Vec<Ended>,
+    /// Somebody settles: the one who ended first, or a task.
     settling: bool,
+    /// Others wait too, so the settling must not wait until the first one is polled again.
+    hurried: bool,
+    /// The settling, while the one who ended first is not just polling it.
+    settler: Option<Finishing<()>>,
+}
+
+impl fmt::Debug for Ends {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Ends").field("settling", &self.settling).finish_non_exhaustive()
+    }
 }
 
 /// One outcome that waits, and who wants to know.
@@ -94,11 +108,36 @@ impl Circuit {
         }
     }
 
-    /// Adds an outcome; says whether the caller has to start a settling task.
+    /// Adds an outcome; says whether the caller has to settle. If another one does, that goes on in a task now.
     pub(crate) fn ended(&self, ended: Ended) -> bool {
         let mut ends = lock(&self.ends);
         ends.waiting.push(ended);
-        !std::mem::replace(&mut ends.settling, true)
+        if !ends.settling {
+            (ends.settling, ends.hurried) = (true, false);
+            return true;
+        }
+        ends.hurried = true;
+        let settler = ends.settler.take();
+        drop(ends);
+        drop(settler);
+        false
+    }
+
+    /// Keeps the settling until it is polled; says whether it is kept, or goes on in a task because others wait.
+    pub(crate) fn keep_settler(&self, settler: Finishing<()>) -> bool {
+        let mut ends = lock(&self.ends);
+        if ends.hurried {
+            drop(ends);
+            drop(settler);
+            return false;
+        }
+        ends.settler = Some(settler);
+        true
+    }
+
+    /// Takes the settling, to poll it or to let it go on in a task.
+    pub(crate) fn take_settler(&self) -> Option<Finishing<()>> {
+        lock(&self.ends).settler.take()
     }
 
     /// Whether outcomes wait. If none does, the settling has ended: the next one who ends begins it anew.

@@ -54,6 +54,10 @@ pub enum ComponentError {
     /// No instance came free in time.
     #[error("no instance of the component came free within {0} ms: raise `max_instances`")]
     Busy(u64),
+    /// The call came to no end in its time, and that was not the store's fault: others wrote the circuit too, or the caller
+    /// did not poll it.
+    #[error("the call came to no end in its time; the store was given too little of it to be judged")]
+    Hurried,
     /// The process has no room for another instance.
     #[error(
         "this process has as many instances of the component as it may: make fewer factories, or lower `max_instances`"

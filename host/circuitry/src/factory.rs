@@ -34,14 +34,14 @@ struct InUse;
 
 impl Lifecycle<Arc<str>, Arc<Circuit>> for InUse {
     /// What was evicted is dropped outside of the table's lock.
-    type RequestState = Option<Arc<Circuit>>;
+    type RequestState = Vec<Arc<Circuit>>;
 
     fn is_pinned(&self, _: &Arc<str>, circuit: &Arc<Circuit>) -> bool {
         Arc::strong_count(circuit) > 1
     }
 
     fn on_evict(&self, evicted: &mut Self::RequestState, _: Arc<str>, circuit: Arc<Circuit>) {
-        *evicted = Some(circuit);
+        evicted.push(circuit);
     }
 }
 

@@ -71,11 +71,11 @@ mod counted {
         }
     }
 
-    pub(crate) fn load<T>(result: &Result<T, StoreError>) {
-        store("load", result.as_ref().err().map_or("ok", failed));
+    pub(crate) fn load<T>(result: Result<T, &StoreError>) {
+        store("load", result.err().map_or("ok", failed));
     }
 
-    pub(crate) fn swap(result: &Result<Swapped, StoreError>) {
+    pub(crate) fn swap(result: Result<&Swapped, &StoreError>) {
         let result = match result {
             Ok(Swapped::Stored(_)) => "stored",
             Ok(Swapped::Conflict(_)) => "conflict",
@@ -108,8 +108,8 @@ mod uncounted {
     pub(crate) fn outcome(_: &str, _: Outcome, _: Settlement) {}
     pub(crate) fn transition(_: &str, _: &Transition, _: bool) {}
     pub(crate) fn state(_: &str, _: Option<State>, _: Option<State>) {}
-    pub(crate) fn load<T>(_: &Result<T, StoreError>) {}
-    pub(crate) fn swap(_: &Result<Swapped, StoreError>) {}
+    pub(crate) fn load<T>(_: Result<T, &StoreError>) {}
+    pub(crate) fn swap(_: Result<&Swapped, &StoreError>) {}
     pub(crate) fn fallback(_: f64) {}
     pub(crate) fn lost(_: &str, _: u64) {}
 }

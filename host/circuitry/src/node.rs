@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use circuitry_store::{Clock, Loaded, MemoryStore, Store, StoreError};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use crate::call::{Answer, Call, Failure, Operation, Problem, Token};
 use crate::circuit::Circuit;
 use crate::clock::StoreClock;
 use crate::error::{ComponentError, Error};
 use crate::outage::Outage;
-use crate::runtime::{Answered, Runtime, asking};
+use crate::runtime::asking::{self, Deadline, Trouble};
+use crate::runtime::{Answered, Runtime};
 use crate::settings::{Rules, Settings, StoreFailure};
 use crate::settling::settle_parked;
 
@@ -141,24 +142,20 @@ impl Node {
             Operation::Start | Operation::Inspect | Operation::SetOverride(_) => None,
             Operation::End(_) | Operation::Renew { .. } => circuit.known(),
         };
-        let begun = Instant::now();
+        let deadline = Deadline::within(self.patience());
         let is_start = matches!(operation, Operation::Start);
         let mut _place = None;
         if !is_start {
-            // A start holds no instance while it asks the store; the others must not take them all for one circuit.
-            let Ok(Ok(place)) = timeout(self.patience(), circuit.calls.acquire()).await else {
-                let waited_ms = u64::try_from(self.patience().as_millis()).unwrap_or(u64::MAX);
+            // A start holds no instance while it asks the store; the others must not take them all for one circuit, and
+            // the store has to have its time too.
+            let Ok(Ok(place)) = timeout(self.patience() / 2, circuit.calls.acquire()).await else {
+                let waited_ms = u64::try_from(self.patience().as_millis() / 2).unwrap_or(u64::MAX);
                 return Err(Problem::Component(ComponentError::Busy(waited_ms)));
             };
             _place = Some(place);
-            // With little time left an answer that does not come says nothing of the store.
-            if begun.elapsed() > self.patience() / 2 {
-                let waited_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-                return Err(Problem::Component(ComponentError::Busy(waited_ms)));
-            }
         }
         let mut exchange = Exchange::new(self, circuit, operation, known);
-        let answered = exchange.run(self, self.patience().saturating_sub(begun.elapsed())).await;
+        let answered = exchange.run(self, deadline).await;
         answered.map_err(|failure| {
             if is_start && exchange.may_have_written() {
                 // Perhaps it made a transition, which is to be told, and took a place, which is to be given back.
@@ -194,7 +191,8 @@ impl Node {
             // If another call was first, its copy is as good.
             records.swap(&circuit.name, None, &entry.value, None).await.map_err(store_problem)?;
         }
-        let call = self.call(circuit, operation, self.token(), None, None, self.settings.store_timeout);
+        let deadline = Deadline::within(self.settings.store_timeout);
+        let call = self.call(circuit, operation, self.token(), None, None, deadline);
         let answered = self.runtime.call(Arc::new(records), self.settings.hook.clone(), true, call).await?;
         Ok(answered.answer)
     }
@@ -206,7 +204,7 @@ impl Node {
         token: Token,
         retry_of: Option<u64>,
         known: Option<Loaded>,
-        timeout: Duration,
+        deadline: Deadline,
     ) -> Call {
         Call {
             circuit: circuit.name.clone(),
@@ -216,15 +214,15 @@ impl Node {
             retry_of,
             known,
             now_ms: self.clock.now_ms(),
-            timeout,
+            deadline,
         }
     }
 
     /// Goes on without the store, and watches for its return.
     pub(crate) fn enter_outage(self: &Arc<Self>, circuit: &Circuit, problem: &Problem) {
-        if self.outage.enter(&circuit.name, problem) {
+        if let Some(pause) = self.outage.enter(&circuit.name, problem) {
             let node: Weak<Self> = Arc::downgrade(self);
-            self.tasks.spawn(crate::outage::watch(node, circuit.name.clone()));
+            self.tasks.spawn(crate::outage::watch(node, circuit.name.clone(), pause));
         }
     }
 }
@@ -241,7 +239,10 @@ pub(crate) fn is_outage(problem: &Problem) -> bool {
 
 /// Whether too much is under way in this process; that says nothing of the store.
 pub(crate) fn is_busy(problem: &Problem) -> bool {
-    matches!(problem, Problem::Component(ComponentError::Busy(_) | ComponentError::Exhausted))
+    matches!(
+        problem,
+        Problem::Component(ComponentError::Busy(_) | ComponentError::Hurried | ComponentError::Exhausted)
+    )
 }
 
 /// One call on the shared record, which may be tried several times under the same token.
@@ -283,8 +284,7 @@ impl Exchange {
     /// Runs the call; tries again within `within` after lost races and failures that may pass.
     ///
     /// May be run again after an error: it is the same call, and is applied once.
-    pub(crate) async fn run(&mut self, node: &Node, within: Duration) -> Result<Answer, Failure> {
-        let deadline = Instant::now() + within;
+    pub(crate) async fn run(&mut self, node: &Node, deadline: Deadline) -> Result<Answer, Failure> {
         let mut tries = 0;
         loop {
             let failure = match self.attempt(node, deadline).await {
@@ -296,7 +296,8 @@ impl Exchange {
             };
             self.known = failure.last_seen.clone();
             if let Some(seen) = failure.last_seen.clone() {
-                self.saw(node, seen);
+                // What it told of the time may be old by now.
+                self.saw(node, Loaded { now_ms: None, ..seen });
             }
             if let Some(revision) = failure.revision {
                 self.retry_of = Some(self.retry_of.map_or(revision, |first| first.min(revision)));
@@ -316,27 +317,26 @@ impl Exchange {
                 }
                 _ => return Err(failure),
             };
-            if Instant::now() + pause >= deadline {
+            if pause >= deadline.left() {
                 return Err(failure);
             }
             sleep(pause).await;
         }
     }
 
-    async fn attempt(&mut self, node: &Node, deadline: Instant) -> Result<Answered, Failure> {
+    async fn attempt(&mut self, node: &Node, deadline: Deadline) -> Result<Answered, Failure> {
         if self.known.is_none() && !node.clock.is_told() {
             self.hear_the_time(node, deadline).await?;
         }
-        let left = deadline.saturating_duration_since(Instant::now());
         // A call that fails says itself what it saw last.
         let (known, retry_of) = (self.known.take(), self.retry_of);
-        let call = node.call(&self.circuit, self.operation.clone(), self.token, retry_of, known, left);
+        let call = node.call(&self.circuit, self.operation.clone(), self.token, retry_of, known, deadline);
         node.runtime.call(node.store.clone(), node.settings.hook.clone(), false, call).await
     }
 
     /// Loads here what the component would load. Until an answer has told the store's time there is only the host's,
     /// and a host that is minutes ahead would end another's open time with its first call.
-    async fn hear_the_time(&mut self, node: &Node, deadline: Instant) -> Result<(), Failure> {
+    async fn hear_the_time(&mut self, node: &Node, deadline: Deadline) -> Result<(), Failure> {
         match asking::load(&*node.store, &self.circuit.name, deadline).await {
             Ok(loaded) => {
                 self.saw(node, loaded.clone());
@@ -344,8 +344,8 @@ impl Exchange {
                 Ok(())
             }
             // Perhaps the name is no name; the component says so better.
-            Err(StoreError::Other { .. }) => Ok(()),
-            Err(error) => Err(Failure { problem: Problem::Store(error), last_seen: None, revision: None }),
+            Err(Trouble { error: StoreError::Other { .. }, .. }) => Ok(()),
+            Err(trouble) => Err(Failure { problem: trouble.into(), last_seen: None, revision: None }),
         }
     }
 

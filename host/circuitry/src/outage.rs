@@ -11,16 +11,18 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use circuitry_store::{MemoryStore, Store, StoreError, Swapped};
 use futures_util::FutureExt;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::call::Problem;
 use crate::clock::StoreClock;
 use crate::metering;
 use crate::node::{Exchange, Node};
-use crate::settling::settle_parked;
+use crate::settling::{lost, panicked, settle_parked};
 
 /// The first pause before the store is asked again, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// An outage that begins so soon after another is the same one: one shard of a cluster may work and another not.
+const GOES_ON_WITHIN: Duration = Duration::from_secs(10);
 /// How long the entry lives that the watch writes.
 const TRIAL_TTL: Duration = Duration::from_secs(60);
 
@@ -36,8 +38,9 @@ pub(crate) struct Outage {
 #[derive(Debug)]
 struct Phase {
     down: bool,
-    /// Begun anew with each outage.
+    /// Begun anew with each outage, unless it goes on where one has just ended.
     records: MemoryStore,
+    left_at: Option<Instant>,
     /// Calls whose write may have happened before the store went down.
     parked: Vec<Exchange>,
 }
@@ -45,7 +48,7 @@ struct Phase {
 impl Outage {
     pub(crate) fn new(clock: StoreClock) -> Self {
         let records = MemoryStore::with_clock(clock.clone());
-        let phase = Mutex::new(Phase { down: false, records, parked: Vec::new() });
+        let phase = Mutex::new(Phase { down: false, records, left_at: None, parked: Vec::new() });
         // So that the gauge is there before the first outage.
         metering::fallback(0.0);
         Self { down: AtomicBool::new(false), clock, phase }
@@ -75,14 +78,17 @@ impl Outage {
         None
     }
 
-    /// Says whether the store was taken as up until now.
-    pub(crate) fn enter(&self, circuit: &str, problem: &Problem) -> bool {
+    /// Takes the store as down; says after which pause it is to be asked again, if it was taken as up until now.
+    pub(crate) fn enter(&self, circuit: &str, problem: &Problem) -> Option<Duration> {
         let mut phase = self.phase();
         if phase.down {
-            return false;
+            return None;
         }
+        let goes_on = phase.left_at.is_some_and(|left_at| left_at.elapsed() < GOES_ON_WITHIN);
         phase.down = true;
-        phase.records = MemoryStore::with_clock(self.clock.clone());
+        if !goes_on {
+            phase.records = MemoryStore::with_clock(self.clock.clone());
+        }
         self.down.store(true, Ordering::Release);
         metering::fallback(1.0);
         tracing::warn!(
@@ -90,13 +96,13 @@ impl Outage {
             ?problem,
             "the store is down; calls take the store-failure way until it answers"
         );
-        true
+        Some(if goes_on { PAUSES.1 } else { PAUSES.0 })
     }
 
     fn leave(&self) -> Vec<Exchange> {
         let mut phase = self.phase();
         phase.down = false;
-        phase.records = MemoryStore::with_clock(self.clock.clone());
+        phase.left_at = Some(Instant::now());
         self.down.store(false, Ordering::Release);
         metering::fallback(-1.0);
         let parked = std::mem::take(&mut phase.parked);
@@ -114,8 +120,8 @@ impl Drop for Outage {
 }
 
 /// Asks the store with growing pauses until it answers, then leaves the outage.
-pub(crate) async fn watch(node: Weak<Node>, circuit: Arc<str>) {
-    let (first, longest) = PAUSES;
+pub(crate) async fn watch(node: Weak<Node>, circuit: Arc<str>, first: Duration) {
+    let (_, longest) = PAUSES;
     let pauses = ExponentialBuilder::new()
         .with_min_delay(first)
         .with_max_delay(longest)
@@ -131,7 +137,11 @@ pub(crate) async fn watch(node: Weak<Node>, circuit: Arc<str>) {
         if answers.unwrap_or(false) {
             // One after another, so that they do not take the calls' instances.
             for exchange in node.outage.leave() {
-                settle_parked(&node, exchange).await;
+                let (circuit, outcomes) = (exchange.circuit.clone(), exchange.outcomes());
+                let settled = AssertUnwindSafe(settle_parked(&node, exchange)).catch_unwind().await;
+                if settled.is_err() {
+                    lost(&circuit, outcomes, &panicked(&circuit));
+                }
             }
             return;
         }

@@ -51,7 +51,7 @@ pub enum Disposition {
     /// Not known: the store did not answer in time, and the outcome is settled in the background, once; or an answer was
     /// lost and so many others have written since that nobody can tell (`circuitry_outcomes_lost_total` counts it).
     Unsettled,
-    /// There was nothing to settle: the permit was given without asking, because the store was down.
+    /// It was not counted: the store is down, or was when the permit was given, and the settings keep no local record.
     Uncounted,
 }
 

@@ -16,8 +16,8 @@ use crate::settling::{self, HandedOver};
 
 /// How often a lease is renewed within its length, so that two renewals may fail.
 const RENEWALS_A_LEASE: u32 = 3;
-/// For how many lengths of a lease it is renewed. A probe whose work hangs, or whose permit leaked, is given up then.
-const LEASES_RENEWED: u32 = 10;
+/// For how many lengths of a lease a place is held. A probe whose work hangs, or whose permit leaked, is given up then.
+const LEASES_HELD: u32 = 10;
 
 /// Leave to work on a circuit.
 ///
@@ -111,7 +111,7 @@ impl Drop for Permit {
 
 /// Renews a probe's lease until its place is lost, the permit is settled, or it takes too long.
 async fn renew(node: Weak<Node>, circuit: Arc<Circuit>, era: u64, probe: Token, every: Duration) {
-    for _ in 0..LEASES_RENEWED * RENEWALS_A_LEASE {
+    for _ in 0..(LEASES_HELD - 1) * RENEWALS_A_LEASE {
         sleep(every).await;
         let Some(node) = node.upgrade() else { return };
         match node.ask(&circuit, Operation::Renew { era, probe }).await {

@@ -296,7 +296,8 @@ impl SettingsBuilder {
         self.set("component_path", |settings| settings.source = Source::Path(path.into()))
     }
 
-    /// How many calls may be under way at once; each has an instance of the component. 8 to 900. Default 256.
+    /// How many looks, overrides and renewals of leases may be under way at once; each has an instance of the component
+    /// while it asks the store. Starts and ends hold none. 8 to 900. Default 256.
     pub fn max_instances(self, instances: usize) -> Self {
         self.set("max_instances", |settings| settings.limits.max_instances = instances)
     }

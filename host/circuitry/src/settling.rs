@@ -2,7 +2,9 @@
 //! waits and goes with the next.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -17,13 +19,39 @@ use crate::finishing::Finishing;
 use crate::metering;
 use crate::node::{Exchange, Node, is_busy, is_outage};
 use crate::outcome::{Disposition, Outcome, Settlement};
+use crate::runtime::asking::Deadline;
 use crate::settings::StoreFailure;
 
 /// An outcome that was handed over.
 pub(crate) struct HandedOver {
     answer: oneshot::Receiver<Settled>,
     /// Set for the one who settles what waits: everybody else's outcome goes with the next swap.
-    settling: Option<Finishing<()>>,
+    settling: Option<Settling>,
+}
+
+/// The settling by the one who ended first. It goes on in a task as soon as somebody else waits for it too, and when this is
+/// dropped: nobody else's outcome hangs on whether this one is polled.
+struct Settling {
+    circuit: Arc<Circuit>,
+}
+
+impl Future for Settling {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        // Not under the circuit's lock: a callback in it may end a permit of this circuit.
+        let Some(mut settler) = self.circuit.take_settler() else { return Poll::Ready(()) };
+        if Pin::new(&mut settler).poll(context).is_pending() && self.circuit.keep_settler(settler) {
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        drop(self.circuit.take_settler());
+    }
 }
 
 /// Hands an outcome over to be settled. It is settled also if nobody waits for it.
@@ -35,7 +63,10 @@ pub(crate) fn hand_over(
 ) -> HandedOver {
     let (reply, answer) = oneshot::channel();
     let is_first = circuit.ended(Ended { grant, outcome, reply });
-    let settling = is_first.then(|| Finishing::new(&node.tasks, settle_first(node.clone(), circuit.clone())));
+    let settling = is_first.then(|| {
+        circuit.keep_settler(Finishing::new(&node.tasks, settle_first(node.clone(), circuit.clone())));
+        Settling { circuit: circuit.clone() }
+    });
     HandedOver { answer, settling }
 }
 
@@ -44,7 +75,7 @@ pub(crate) async fn answer(node: &Node, circuit: &Circuit, handed_over: HandedOv
     let HandedOver { answer, settling } = handed_over;
     let settled = async {
         if let Some(settling) = settling {
-            settling.await?;
+            settling.await;
         }
         answer.await.map_err(|_dropped| ComponentError::CutOff("the settling ended early".into()))
     };
@@ -72,8 +103,7 @@ async fn settle_next(node: &Arc<Node>, circuit: &Arc<Circuit>) -> bool {
     // A store that panics fails this batch, and not the circuit for ever.
     let settled = AssertUnwindSafe(settle_batch(node.clone(), circuit.clone(), batch)).catch_unwind().await;
     if settled.is_err() {
-        let panicked = ComponentError::CutOff("the store's code panicked".into());
-        lost(circuit, outcomes, &Error::new(&circuit.name, Problem::Component(panicked)));
+        lost(circuit, outcomes, &panicked(circuit));
     }
     true
 }
@@ -82,7 +112,7 @@ async fn settle_batch(node: Arc<Node>, circuit: Arc<Circuit>, mut batch: Batch) 
     let operation = Operation::End(batch.completions.clone());
     let mut exchange = Exchange::new(&node, &circuit, operation.clone(), circuit.known());
     while !node.outage.is_down() {
-        let problem = match exchange.run(&node, node.patience()).await {
+        let problem = match exchange.run(&node, Deadline::within(node.patience())).await {
             Ok(Answer::Settled { rulings, transitions }) => {
                 announce(&node.settings, &circuit, &transitions, false);
                 return batch.settle(&circuit, &rulings, false);
@@ -134,7 +164,7 @@ async fn settle_locally(node: &Node, circuit: &Circuit, operation: Operation, mu
 pub(crate) async fn settle_parked(node: &Arc<Node>, mut exchange: Exchange) {
     let circuit = exchange.circuit.clone();
     loop {
-        match exchange.run(node, node.patience()).await {
+        match exchange.run(node, Deadline::within(node.patience())).await {
             Ok(Answer::Settled { transitions, .. }) => {
                 return announce(&node.settings, &circuit, &transitions, false);
             }
@@ -173,8 +203,14 @@ async fn pause() {
     sleep(Duration::from_micros(fastrand::u64(500..8_000))).await;
 }
 
+/// What is said of outcomes whose settling panicked.
+pub(crate) fn panicked(circuit: &Circuit) -> Error {
+    let cut_off = ComponentError::CutOff("the store's code panicked".into());
+    Error::new(&circuit.name, Problem::Component(cut_off))
+}
+
 /// Outcomes that are not counted, or of which nobody can tell.
-fn lost(circuit: &Circuit, outcomes: u64, error: &Error) {
+pub(crate) fn lost(circuit: &Circuit, outcomes: u64, error: &Error) {
     if outcomes > 0 {
         metering::lost(&circuit.base, outcomes);
         tracing::warn!(circuit = &*circuit.name, outcomes, %error, "outcomes are lost");

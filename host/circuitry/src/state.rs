@@ -158,6 +158,6 @@ pub struct Information {
     pub transitions: Vec<Transition>,
     /// How often the record was written.
     pub revision: u64,
-    /// Whether this is the process's own record, because the store is down.
+    /// Whether this is the process's own record, because the store is down or the process too busy to ask it.
     pub local: bool,
 }

@@ -4,16 +4,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use circuitry_store::{Store, StoreError, Version};
+use circuitry_store::{Store, Version};
 use cpu_time::ThreadTime;
 use wasmtime::{StoreLimits, StoreLimitsBuilder, Trap, UpdateDeadline};
 
+use super::asking::{Deadline, Trouble};
 use super::bindings::circuitry::breaker::{hooks, store, types};
 use super::bindings::exports::circuitry::breaker::exchange;
 use super::bindings::{Circuitry, CircuitryPre};
 use super::engine::Machine;
 use super::{Answered, Limits, asking};
-use crate::call::{Call, Failure, Operation, Problem};
+use crate::call::{Call, Failure, Operation};
 use crate::error::ComponentError;
 use crate::settings::{Hook, Rules};
 
@@ -35,9 +36,9 @@ struct Surroundings {
 /// The store that a call asks, and until when.
 struct Asked {
     store: Arc<dyn Store>,
-    deadline: tokio::time::Instant,
+    deadline: Deadline,
     /// The error last handed to the guest, kept whole: the guest sees its text only.
-    error: Option<StoreError>,
+    trouble: Option<Trouble>,
 }
 
 /// Processor time of the guest, without its waits for the store.
@@ -139,20 +140,20 @@ impl Instance {
         &mut self,
         store: Arc<dyn Store>,
         hook: Option<Hook>,
-        deadline: tokio::time::Instant,
+        deadline: Deadline,
         call: Call,
     ) -> Result<Result<Answered, Failure>, ComponentError> {
         let machine = self.machine.clone();
         let _ticking = machine.ticking();
-        self.begin(Some(Surroundings { hook, asked: Some(Asked { store, deadline, error: None }) }));
+        self.begin(Some(Surroundings { hook, asked: Some(Asked { store, deadline, trouble: None }) }));
         let answered = self.run(call).await;
-        let store_error = self.store.data_mut().call.take().and_then(|call| call.asked?.error);
+        let trouble = self.store.data_mut().call.take().and_then(|call| call.asked?.trouble);
         let answered = answered.map_err(|error| broken(&error, self.store.data().budget.limit))?;
         Ok(match answered {
             Ok((answer, seen)) => Ok(Answered { answer, seen: seen.into() }),
             Err(failure) => Err(Failure {
-                problem: match (failure.error, store_error) {
-                    (types::Error::Store(_), Some(error)) => Problem::Store(error),
+                problem: match (failure.error, trouble) {
+                    (types::Error::Store(_), Some(trouble)) => trouble.into(),
                     (error, _) => error.into(),
                 },
                 last_seen: failure.last_seen.map(Into::into),
@@ -250,7 +251,7 @@ impl store::Host for Host {
         self.budget.pause();
         let asked = self.asked()?;
         let loaded = asking::load(&*asked.store, &circuit, asked.deadline).await;
-        let answer = loaded.map(Into::into).map_err(|error| asked.keep(error));
+        let answer = loaded.map(Into::into).map_err(|trouble| asked.keep(trouble));
         self.budget.resume();
         Ok(answer)
     }
@@ -267,7 +268,7 @@ impl store::Host for Host {
         let expected = expected.map(Version::from_bytes);
         let swapped =
             asking::swap(&*asked.store, &circuit, expected.as_ref(), &value, ttl_ms, asked.deadline).await;
-        let answer = swapped.map(Into::into).map_err(|error| asked.keep(error));
+        let answer = swapped.map(Into::into).map_err(|trouble| asked.keep(trouble));
         self.budget.resume();
         Ok(answer)
     }
@@ -275,9 +276,9 @@ impl store::Host for Host {
 
 impl Asked {
     /// Tells the guest the error's kind and text, and keeps the error itself for the caller.
-    fn keep(&mut self, error: StoreError) -> types::StoreError {
-        let told = types::StoreError::from(&error);
-        self.error = Some(error);
+    fn keep(&mut self, trouble: Trouble) -> types::StoreError {
+        let told = types::StoreError::from(&trouble.error);
+        self.trouble = Some(trouble);
         told
     }
 }

@@ -161,12 +161,13 @@ impl Runtime {
         local: bool,
         call: Call,
     ) -> Result<Answered, Failure> {
-        let deadline = tokio::time::Instant::now() + call.timeout;
+        let deadline = call.deadline;
         if let Some(request) = steps::request(&call) {
             return steps::run(self, &store, hook.as_ref(), call, request, deadline).await;
         }
         let places = if local { &self.local_places } else { &self.places };
-        let _place = place(places, call.timeout).await?;
+        // The store has to have its time too.
+        let _place = place(places, deadline.left() / 2).await?;
         let mut instance = Self::take(&self.idle, &self.machine, &self.guest, self.limits).await?;
         match instance.call(store, hook, deadline, call).await {
             Ok(result) => {

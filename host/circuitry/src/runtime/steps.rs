@@ -5,14 +5,13 @@
 
 use std::sync::Arc;
 
-use circuitry_store::store::check_name;
-use circuitry_store::{Entry, Loaded, Store, StoreError, Swapped, Version};
-use tokio::time::Instant;
-
+use super::asking::Deadline;
 use super::bindings::exports::circuitry::breaker::exchange::{self, Decision};
 use super::{Answered, Runtime, asking};
 use crate::call::{Answer, Call, Failure, Operation, Problem};
 use crate::settings::Hook;
+use circuitry_store::store::check_name;
+use circuitry_store::{Entry, Loaded, Store, StoreError, Swapped, Version};
 
 /// How many swaps a call tries before it gives the race up; the same number as in the component.
 const TRIES_MAX: u32 = 8;
@@ -45,7 +44,7 @@ pub(super) async fn run(
     hook: Option<&Hook>,
     call: Call,
     request: exchange::Request,
-    deadline: Instant,
+    deadline: Deadline,
 ) -> Result<Answered, Failure> {
     let failed = |problem, last_seen| Failure { problem, last_seen, revision: None };
     // Before it is asked for: the component would say so too, but only of an entry.
@@ -55,7 +54,7 @@ pub(super) async fn run(
     let mut now_ms = call.now_ms;
     let mut seen = match call.known {
         Some(known) => known,
-        None => load().await.map_err(|error| failed(Problem::Store(error), None))?,
+        None => load().await.map_err(|trouble| failed(trouble.into(), None))?,
     };
     for _ in 0..TRIES_MAX {
         now_ms = seen.now_ms.map_or(now_ms, |store_ms| store_ms.max(now_ms));
@@ -66,7 +65,7 @@ pub(super) async fn run(
                 if unverified && denies(&answer) {
                     // No swap has shown that the entry is still the one in the store.
                     unverified = false;
-                    seen = load().await.map_err(|error| failed(Problem::Store(error), Some(seen)))?;
+                    seen = load().await.map_err(|trouble| failed(trouble.into(), Some(seen)))?;
                     continue;
                 }
                 return Ok(Answered { answer, seen });
@@ -86,9 +85,9 @@ pub(super) async fn run(
                 unverified = false;
                 seen = fresh;
             }
-            Err(error) => {
-                let revision = matches!(error, StoreError::Unknown { .. }).then_some(write.based_on);
-                return Err(Failure { problem: Problem::Store(error), last_seen: Some(seen), revision });
+            Err(trouble) => {
+                let revision = trouble.is_unknown().then_some(write.based_on);
+                return Err(Failure { problem: trouble.into(), last_seen: Some(seen), revision });
             }
         }
     }

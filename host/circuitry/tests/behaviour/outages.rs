@@ -419,3 +419,49 @@ async fn a_start_whose_answer_was_lost_in_an_outage_is_announced_and_gives_its_p
         world.changes().into_iter().filter(|change| !change.3).map(|change| change.2).collect();
     assert_eq!(shared, [State::Open, State::HalfOpen], "each once");
 }
+
+/// A store of which one part writes and another does not, as in a cluster.
+struct HalfSick {
+    store: MemoryStore,
+}
+
+#[async_trait::async_trait]
+impl Store for HalfSick {
+    async fn load(&self, circuit: &str) -> Result<Loaded, StoreError> {
+        self.store.load(circuit).await
+    }
+
+    async fn swap(
+        &self,
+        circuit: &str,
+        expected: Option<&Version>,
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<Swapped, StoreError> {
+        if circuit == "jobs/acme" && expected.is_some() {
+            return Err(StoreError::Unavailable { message: "its shard does not write".into(), source: None });
+        }
+        self.store.swap(circuit, expected, value, ttl).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_goes_on_where_one_has_ended_keeps_its_local_records() {
+    let store = HalfSick { store: MemoryStore::new() };
+    let factory = factory(Settings::builder().store(store).failure_count_threshold(2)).await;
+    let breaker = breaker(&factory);
+    let mut refused = 0;
+    for _ in 0..100 {
+        match breaker.start().await {
+            Ok(permit) => {
+                permit.end(Outcome::Failure).await.expect("settled");
+            }
+            Err(_) => refused += 1,
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(
+        refused > 50,
+        "the local record trips although the outage comes and goes: {refused} of 100 refused"
+    );
+}

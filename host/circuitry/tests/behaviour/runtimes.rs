@@ -155,6 +155,26 @@ async fn a_busy_process_is_no_outage() {
     assert!(!factory.is_store_down());
 }
 
+#[tokio::test(start_paused = true)]
+async fn many_circuits_that_wait_for_places_are_no_outage() {
+    let world = World::new();
+    let factory = factory(world.settings().max_instances(8)).await;
+    run(&breaker(&factory), Outcome::Success, 1).await;
+    for _ in 0..100 {
+        world.store.on_next(Fault::Delay(Duration::from_millis(300)));
+    }
+    let looks: Vec<_> = (0..32)
+        .map(|tenant: u32| {
+            let breaker = factory.breaker_for("jobs", &Context::tenant(tenant.to_string()));
+            tokio::spawn(async move { breaker.information().await })
+        })
+        .collect();
+    for look in looks {
+        look.await.expect("no panic").expect("information");
+    }
+    assert!(!factory.is_store_down());
+}
+
 #[tokio::test]
 async fn a_store_that_panics_costs_its_call_an_error_and_the_circuit_goes_on() {
     struct PanicsOnce {

@@ -245,3 +245,68 @@ async fn two_processes_do_not_take_each_others_calls_for_repeated_ones_whatever_
         assert_eq!(counts.total, run_of_process * 3);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_end_is_settled_although_the_one_before_it_is_not_polled() {
+    let world = World::new();
+    let breaker = breaker(&world.factory().await);
+    let (one, other) = (breaker.start().await.expect("a permit"), breaker.start().await.expect("a permit"));
+    let unpolled = one.end(Outcome::Success);
+    let settled = other.end(Outcome::Success).await.expect("settled");
+    assert_eq!(settled.disposition, Disposition::Accepted);
+    assert_eq!(unpolled.await.expect("settled").disposition, Disposition::Accepted);
+    assert_eq!(breaker.information().await.expect("information").counts.total, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_is_settled_although_the_one_before_it_was_polled_once_and_then_left() {
+    let world = World::new();
+    let breaker = breaker(&world.factory().await);
+    let (one, other) = (breaker.start().await.expect("a permit"), breaker.start().await.expect("a permit"));
+    world.store.on_next_swap(Fault::Delay(Duration::from_millis(50)));
+    let mut left = Box::pin(one.end(Outcome::Success));
+    assert!(futures_util::poll!(&mut left).is_pending(), "its swap is under way");
+    let settled = other.end(Outcome::Success).await.expect("settled");
+    assert_eq!(settled.disposition, Disposition::Accepted);
+    assert_eq!(left.await.expect("settled").disposition, Disposition::Accepted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_races_are_no_outage() {
+    let world = World::new();
+    let mut nodes = Vec::new();
+    for _ in 0..24 {
+        let factory = world.factory().await;
+        nodes.push((breaker(&factory), factory));
+    }
+    run(&nodes[0].0, Outcome::Success, 1).await;
+    world
+        .store
+        .set_odds(Odds { delay: 1_000, delay_at_most: Duration::from_millis(25), ..Odds::default() }, 11);
+    let mut tasks = Vec::new();
+    for (breaker, _) in &nodes {
+        let breaker = breaker.clone();
+        tasks.push(tokio::spawn(async move {
+            let mut unsettled = 0;
+            for _ in 0..5 {
+                let permit = breaker.start().await.expect("a permit");
+                let settled = permit.end(Outcome::Success).await.expect("settled");
+                unsettled += u64::from(settled.disposition == Disposition::Unsettled);
+            }
+            unsettled
+        }));
+    }
+    let mut unsettled = 0;
+    for task in tasks {
+        unsettled += task.await.expect("no panic");
+    }
+    assert!(nodes.iter().all(|(_, factory)| !factory.is_store_down()), "others write too; the store is well");
+    world.store.clear();
+    // A swap that was cut off may be forgotten among so many writers; it is told so, and never counted twice.
+    until("what was told to be accepted is counted", || async {
+        nodes[0].0.information().await.expect("information").counts.total >= 121 - unsettled
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(nodes[0].0.information().await.expect("information").counts.total <= 121);
+}
