@@ -46,8 +46,10 @@ struct Ends {
     settling: bool,
     /// Others wait too, so the settling must not wait until the first one is polled again.
     hurried: bool,
-    /// The settling, while the one who ended first is not just polling it.
-    settler: Option<Finishing<()>>,
+    /// The settling, while the one who ended first is not just polling it, and its number.
+    settler: Option<(u64, Finishing<()>)>,
+    /// The number of the last settling.
+    last_settler: u64,
 }
 
 impl fmt::Debug for Ends {
@@ -108,36 +110,38 @@ impl Circuit {
         }
     }
 
-    /// Adds an outcome; says whether the caller has to settle. If another one does, that goes on in a task now.
-    pub(crate) fn ended(&self, ended: Ended) -> bool {
+    /// Adds an outcome; gives the number of the settling that the caller has to do. If another one settles, that goes on in
+    /// a task now.
+    pub(crate) fn ended(&self, ended: Ended) -> Option<u64> {
         let mut ends = lock(&self.ends);
         ends.waiting.push(ended);
         if !ends.settling {
             (ends.settling, ends.hurried) = (true, false);
-            return true;
+            ends.last_settler = ends.last_settler.wrapping_add(1);
+            return Some(ends.last_settler);
         }
         ends.hurried = true;
         let settler = ends.settler.take();
         drop(ends);
         drop(settler);
-        false
+        None
     }
 
     /// Keeps the settling until it is polled; says whether it is kept, or goes on in a task because others wait.
-    pub(crate) fn keep_settler(&self, settler: Finishing<()>) -> bool {
+    pub(crate) fn keep_settler(&self, number: u64, settler: Finishing<()>) -> bool {
         let mut ends = lock(&self.ends);
         if ends.hurried {
             drop(ends);
             drop(settler);
             return false;
         }
-        ends.settler = Some(settler);
+        ends.settler = Some((number, settler));
         true
     }
 
-    /// Takes the settling, to poll it or to let it go on in a task.
-    pub(crate) fn take_settler(&self) -> Option<Finishing<()>> {
-        lock(&self.ends).settler.take()
+    /// Takes the settling of this number, to poll it or to let it go on in a task.
+    pub(crate) fn take_settler(&self, number: u64) -> Option<Finishing<()>> {
+        lock(&self.ends).settler.take_if(|(own, _)| *own == number).map(|(_, settler)| settler)
     }
 
     /// Whether outcomes wait. If none does, the settling has ended: the next one who ends begins it anew.

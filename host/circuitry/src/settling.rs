@@ -1,6 +1,7 @@
 //! Settling: outcomes of one circuit go to the store together, one swap under way at a time; what ends meanwhile
 //! waits and goes with the next.
 
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub(crate) struct HandedOver {
 /// dropped: nobody else's outcome hangs on whether this one is polled.
 struct Settling {
     circuit: Arc<Circuit>,
+    number: u64,
 }
 
 impl Future for Settling {
@@ -40,8 +42,10 @@ impl Future for Settling {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         // Not under the circuit's lock: a callback in it may end a permit of this circuit.
-        let Some(mut settler) = self.circuit.take_settler() else { return Poll::Ready(()) };
-        if Pin::new(&mut settler).poll(context).is_pending() && self.circuit.keep_settler(settler) {
+        let Some(mut settler) = self.circuit.take_settler(self.number) else { return Poll::Ready(()) };
+        if Pin::new(&mut settler).poll(context).is_pending()
+            && self.circuit.keep_settler(self.number, settler)
+        {
             return Poll::Pending;
         }
         Poll::Ready(())
@@ -50,7 +54,7 @@ impl Future for Settling {
 
 impl Drop for Settling {
     fn drop(&mut self) {
-        drop(self.circuit.take_settler());
+        drop(self.circuit.take_settler(self.number));
     }
 }
 
@@ -62,23 +66,31 @@ pub(crate) fn hand_over(
     outcome: Outcome,
 ) -> HandedOver {
     let (reply, answer) = oneshot::channel();
-    let is_first = circuit.ended(Ended { grant, outcome, reply });
-    let settling = is_first.then(|| {
-        circuit.keep_settler(Finishing::new(&node.tasks, settle_first(node.clone(), circuit.clone())));
-        Settling { circuit: circuit.clone() }
+    let settling = circuit.ended(Ended { grant, outcome, reply }).map(|number| {
+        let settler = Finishing::new(&node.tasks, settle_first(node.clone(), circuit.clone()));
+        circuit.keep_settler(number, settler);
+        Settling { circuit: circuit.clone(), number }
     });
     HandedOver { answer, settling }
 }
 
 /// Waits for the answer, but no longer than the store's timeout; the settling goes on.
 pub(crate) async fn answer(node: &Node, circuit: &Circuit, handed_over: HandedOver) -> Settled {
-    let HandedOver { answer, settling } = handed_over;
-    let settled = async {
-        if let Some(settling) = settling {
-            settling.await;
+    let HandedOver { mut answer, mut settling } = handed_over;
+    // Both are asked each time: a settling that has gone over to a task wakes nobody here, its answer does.
+    let settled = poll_fn(move |context| {
+        let settled = Pin::new(&mut answer).poll(context);
+        if settled.is_pending()
+            && let Some(own) = &mut settling
+            && Pin::new(own).poll(context).is_ready()
+        {
+            settling = None;
+            return Pin::new(&mut answer).poll(context);
         }
-        answer.await.map_err(|_dropped| ComponentError::CutOff("the settling ended early".into()))
-    };
+        settled
+    });
+    let settled = settled
+        .map(|told| told.map_err(|_dropped| ComponentError::CutOff("the settling ended early".into())));
     match timeout(node.settings.store_timeout, settled).await {
         Ok(Ok(settled)) => settled,
         Ok(Err(cut_off)) => Err(Error::new(&circuit.name, Problem::Component(cut_off))),

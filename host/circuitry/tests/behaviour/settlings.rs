@@ -93,7 +93,11 @@ async fn concurrent_callers_of_several_processes_lose_no_outcome() {
             let breaker = breaker.clone();
             tasks.push(tokio::spawn(async move {
                 let outcome = if task % 4 == 0 { Outcome::Failure } else { Outcome::Success };
-                run(&breaker, outcome, 25).await;
+                for _ in 0..25 {
+                    let permit = breaker.start().await.expect("a permit");
+                    let settled = permit.end(outcome).await.expect("settled");
+                    assert_eq!(settled.disposition, Disposition::Accepted, "nobody is left waiting");
+                }
             }));
         }
     }
