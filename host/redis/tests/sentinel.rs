@@ -136,15 +136,8 @@ async fn after_a_failover_the_store_writes_to_the_new_master_and_no_update_is_lo
     assert_eq!((entry.value.as_slice(), &entry.version), (&b"replicated"[..], &kept.version));
     write(&store, "kept", Some(&kept.version), b"after").await;
 
-    // The old master comes back, the sentinels make a replica of it, and nobody writes to it.
+    // The old master comes back, still a master until the sentinels have got round to it, and nobody writes to it.
     watched.master.restart().await?;
-    let old = RedisStore::builder().prefix(store.key("")).connect(&watched.master.url()).await?;
-    // Sentinels that were held up (a loaded machine) take no action for half a minute: the TILT mode.
-    eventually("the old master follows the new one", FAILOVER * 3, || async {
-        let kept = old.load("kept").await.ok()?.entry?;
-        (kept.value == b"after").then_some(())
-    })
-    .await;
     assert_eq!(count_up(&store).await, 41);
     Ok(())
 }
