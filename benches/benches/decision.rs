@@ -4,7 +4,7 @@ use circuitry::{Context, Factory, Outcome, Settings};
 use circuitry_core::exchange::{Entry, Hooks, TripQuery};
 use circuitry_core::record::Token;
 use circuitry_core::request::Operation;
-use circuitry_core::{Caller, Completion, Decision, Loaded, Request, TripRule, decide};
+use circuitry_core::{Caller, Completion, Decision, Loaded, Request, decide};
 use criterion::{Criterion, criterion_group, criterion_main};
 use tokio::runtime::Runtime;
 
@@ -26,7 +26,7 @@ fn request(operation: Operation) -> Request {
             cyclic_clear_after_ms: None,
             probe_timeout_ms: 30_000,
             idle_retention_ms: 86_400_000,
-            trip_rule: TripRule::ConsecutiveFailures,
+            ..circuitry_core::Settings::default()
         },
         operation,
     }
@@ -37,8 +37,14 @@ fn caller(sequence: u64) -> Caller {
 }
 
 fn end(sequence: u64) -> Request {
-    let completion =
-        Completion { era: 1_000_000, probe: None, outcome: circuitry_core::Outcome::Success, count: 1 };
+    let completion = Completion {
+        era: 1_000_000,
+        probe: None,
+        outcome: circuitry_core::Outcome::Success,
+        slow: false,
+        count: 1,
+        retry_after_ms: None,
+    };
     request(Operation::End(caller(sequence), vec![completion]))
 }
 

@@ -25,6 +25,11 @@ impl Times {
         output
     }
 
+    /// Adds a round that was timed elsewhere.
+    pub fn add(&mut self, round: Duration) {
+        self.rounds.push(round);
+    }
+
     /// The median, which a noisy neighbour moves least.
     pub fn median(&self) -> Duration {
         let mut rounds = self.rounds.clone();

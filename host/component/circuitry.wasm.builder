@@ -8,3 +8,4 @@ LLVM version: 22.1.8
 linker: LLD 22.1.2 (/checkout/src/llvm-project/llvm 1cb4e3833c1919c2e6fb579a23ac0e2b22587b7e)
 cargo: cargo 1.95.0 (f2d3ce0bd 2026-03-21)
 library: built from source
+optimizer: wasm-opt version 108

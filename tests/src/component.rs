@@ -8,8 +8,8 @@ use wasmtime::component::{Component, ComponentNamedList, Instance, Lift, Linker,
 use wasmtime::{Engine, Result, Store, StoreContextMut};
 
 use crate::contract::{
-    Answer, Decision, Failure, Information, Loaded, Overridden, Renewed, Request, Settings, SettingsError,
-    Settled, Started, StoreError, Swapped, TripQuery,
+    Answer, Cleared, Decision, Failure, Information, Loaded, Overridden, Renewed, Request, Settings,
+    SettingsError, Settled, Started, StoreError, Swapped, TripQuery, Voted,
 };
 use crate::machine::Machine;
 use crate::memory::Memory;
@@ -144,6 +144,15 @@ impl Machine for ComponentMachine {
                 let parameters =
                     (&*ask.circuit, &ask.settings, ask.caller, known, ask.override_.as_ref(), now_ms);
                 answered::<Overridden>(self.invoke(BREAKER, "set-override", parameters), Answer::Overridden)
+            }
+            Request::Vote(ask) => {
+                let parameters =
+                    (&*ask.circuit, &ask.settings, ask.caller, known, ask.era, &*ask.node_id, now_ms);
+                answered::<Voted>(self.invoke(BREAKER, "vote", parameters), Answer::Voted)
+            }
+            Request::Reset(ask) => {
+                let parameters = (&*ask.circuit, &ask.settings, ask.caller, known, now_ms);
+                answered::<Cleared>(self.invoke(BREAKER, "reset", parameters), Answer::Cleared)
             }
         }
     }

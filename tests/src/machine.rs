@@ -92,6 +92,7 @@ fn denies(answer: &Answer) -> bool {
     match answer {
         Answer::Settled(settled) => settled.dispositions.iter().any(|disposition| disposition.stale > 0),
         Answer::Renewed(renewed) => renewed.deadlines.iter().any(Option::is_none),
+        Answer::Voted(voted) => !voted.accepted,
         _ => false,
     }
 }
@@ -105,6 +106,8 @@ impl Request {
             Self::Renew(renew) => &renew.circuit,
             Self::Inspect(inspect) => &inspect.circuit,
             Self::SetOverride(set) => &set.circuit,
+            Self::Vote(vote) => &vote.circuit,
+            Self::Reset(reset) => &reset.circuit,
         }
     }
 }

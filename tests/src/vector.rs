@@ -11,13 +11,16 @@ use serde_json::Value;
 
 use crate::contract::{
     Answer, Caller, Completion, EndRequest, Failure, InspectRequest, Loaded, Override, OverrideRequest,
-    RenewRequest, Request, Settings, StartRequest, Token, number, optional_number,
+    RenewRequest, Request, ResetRequest, Settings, StartRequest, Token, VoteRequest, number, optional_number,
 };
 use crate::machine::{Machine, call_in_steps};
 use crate::memory::Fault;
 
 /// The name of the entry that is none, known from the beginning.
 const NOTHING: &str = "nothing";
+
+/// The files of [`folder`] that hold something else.
+const NO_VECTORS: [&str; 3] = ["hostile.json", "records.json", "records-schema-1.json"];
 
 /// A sequence of calls with what each is answered.
 #[derive(Clone, Debug, Deserialize)]
@@ -117,6 +120,22 @@ pub enum Call {
         /// What is forced, or nothing any more.
         r#override: Option<Override>,
     },
+    /// `breaker.vote`.
+    Vote {
+        /// Who calls.
+        caller: Caller,
+        /// The era that the node's own circuit was of.
+        #[serde(with = "number")]
+        era: u64,
+        /// The node.
+        #[serde(rename = "node-id")]
+        node_id: String,
+    },
+    /// `breaker.reset`.
+    Reset {
+        /// Who calls.
+        caller: Caller,
+    },
     /// No call: the store loses the entry.
     Lose {},
 }
@@ -170,7 +189,7 @@ pub fn vectors() -> Vec<(String, Vector)> {
     let mut files: Vec<String> = fs::read_dir(folder())
         .expect("tests/vectors is a folder")
         .map(|file| file.expect("a file").file_name().into_string().expect("a name"))
-        .filter(|file| file.ends_with(".json") && !["hostile.json", "records.json"].contains(&file.as_str()))
+        .filter(|file| file.ends_with(".json") && !NO_VECTORS.contains(&file.as_str()))
         .collect();
     files.sort();
     let of = |file: String| read::<Vec<Vector>>(&file).into_iter().map(move |vector| (file.clone(), vector));
@@ -276,6 +295,11 @@ fn request(circuit: &str, settings: &Settings, call: &Call) -> Option<Request> {
             let override_ = r#override.clone();
             Request::SetOverride(OverrideRequest { circuit, settings, caller: *caller, override_ })
         }
+        Call::Vote { caller, era, node_id } => {
+            let node_id = node_id.clone();
+            Request::Vote(VoteRequest { circuit, settings, caller: *caller, era: *era, node_id })
+        }
+        Call::Reset { caller } => Request::Reset(ResetRequest { circuit, settings, caller: *caller }),
     })
 }
 
@@ -301,6 +325,8 @@ fn payload(answer: &Answer) -> Value {
         Answer::Renewed(renewed) => json(renewed),
         Answer::Inspected(information) => json(information),
         Answer::Overridden(overridden) => json(overridden),
+        Answer::Voted(voted) => json(voted),
+        Answer::Cleared(cleared) => json(cleared),
         Answer::Failed(error) => json(error),
     }
 }

@@ -1,4 +1,4 @@
-//! The compiler of the component.
+//! The compiler of the components.
 //!
 //! The committed bytes are those of Debian's compiler (packages `rustc-web` and `rust-web-src`), which builds the
 //! library for wasm32-unknown-unknown from its source: so no target has to be fetched, and everybody on Debian gets
@@ -10,18 +10,31 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{cargo, output, workspace};
+use crate::command::{cargo, find, output, run, workspace};
 
 /// Packages of Debian that bring the compiler.
-pub(crate) const DEBIAN_PACKAGES: [&str; 2] = ["rustc-web", "rust-web-src"];
+pub(crate) const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "binaryen"];
 
-/// The target of the component's core module.
+/// The target of a component's core module.
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
 
 /// The oldest compiler that takes the guest's source; the workspace's `rust-version`.
 const OLDEST: (u32, u32) = (1, 95);
 
-/// A compiler that can build the component here.
+/// Binaryen's optimizer.
+const OPTIMIZER: &str = "wasm-opt";
+/// For speed; and what the compiler's code needs of the features after the first standard.
+const OPTIMIZER_FLAGS: [&str; 7] = [
+    "-O3",
+    "--enable-bulk-memory",
+    "--enable-sign-ext",
+    "--enable-nontrapping-float-to-int",
+    "--enable-mutable-globals",
+    "--enable-multivalue",
+    "--enable-reference-types",
+];
+
+/// A compiler that can build the components here.
 pub(crate) struct Compiler {
     rustc: PathBuf,
     /// Of the library, where it is built along.
@@ -36,6 +49,9 @@ impl Compiler {
         let sysroot = workspace_sysroot()?;
         let linker_folder = sysroot.join("lib/rustlib").join(host()?).join("bin");
         if let Some(source) = debian_source() {
+            if find(OPTIMIZER).is_none() {
+                bail!("no {OPTIMIZER}: `apt-get install binaryen` (or `cargo xtask setup` as root)");
+            }
             if !linker_folder.join("rust-lld").is_file() {
                 bail!(
                     "no rust-lld in {}: install the workspace's toolchain with rustup",
@@ -62,12 +78,28 @@ impl Compiler {
         let linker = linker.unwrap_or_else(|_| "unknown".into());
         let cargo = output(cargo().arg("--version"))?;
         let library = if self.source.is_some() { "built from source" } else { "as shipped" };
+        let optimizer = match find(OPTIMIZER) {
+            Some(path) => output(Command::new(path).arg("--version"))?,
+            None => "none".into(),
+        };
         Ok(format!(
-            "{}\nlinker: {}\ncargo: {}\nlibrary: {library}\n",
+            "{}\nlinker: {}\ncargo: {}\nlibrary: {library}\noptimizer: {}\n",
             rustc.trim(),
             linker.trim(),
-            cargo.trim()
+            cargo.trim(),
+            optimizer.trim()
         ))
+    }
+
+    /// Rewrites a module with Binaryen, which takes a tenth off: it sees the whole module, across what LLVM takes for
+    /// borders. Without it, which is possible only where bytes are not compared, the module stays as it is.
+    pub(crate) fn optimize(&self, module: &Path) -> Result<PathBuf> {
+        let Some(optimizer) = find(OPTIMIZER) else { return Ok(module.to_path_buf()) };
+        let optimized = module.with_extension("opt.wasm");
+        let mut command = Command::new(optimizer);
+        command.args(OPTIMIZER_FLAGS).arg(module).arg("--output").arg(&optimized);
+        run(&mut command)?;
+        Ok(optimized)
     }
 
     /// `cargo build` for the component's target, with nothing of the caller's environment that changes the bytes.
@@ -142,7 +174,7 @@ pub(crate) fn private_folders() -> Result<Vec<PathBuf>> {
 
 /// Whether Debian's compiler is there, with the source of its library, and new enough.
 pub(crate) fn debian_is_installed() -> bool {
-    debian_source().is_some()
+    debian_source().is_some() && find(OPTIMIZER).is_some()
 }
 
 fn debian_rustc() -> PathBuf {

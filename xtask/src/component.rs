@@ -1,7 +1,7 @@
-//! The component: built from `guest/component`, wrapped, judged, and written to `host/component` or compared with it.
+//! The components: built from `guest/`, wrapped, judged, and written to `host/component` or compared with what is there.
 //!
-//! The file is committed, so that nobody needs a WebAssembly toolchain to use it, and rebuilt by the test command, so
-//! that nobody has to trust it.
+//! The files are committed, so that nobody needs a WebAssembly toolchain to use them, and rebuilt by the test command, so
+//! that nobody has to trust them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,94 +15,155 @@ use crate::command::{run, workspace};
 use crate::compiler::{Compiler, TARGET, private_folders};
 use crate::contract;
 
-const PACKAGE: &str = "circuitry-guest";
-const PROFILE: &str = "component";
-const FILE: &str = "circuitry.wasm";
+/// A component that is shipped.
+struct Product {
+    /// Its name in `host/component`; beside it lies its digest.
+    file: &'static str,
+    /// The crate that it is built from.
+    package: &'static str,
+    /// Components are loaded by every process and fetched by browsers and edge runtimes.
+    most_bytes: usize,
+    /// The interfaces of which it may import functions.
+    functions_from: &'static [&'static str],
+}
 
-/// The component is loaded by every process and fetched by browsers and edge runtimes.
-const MOST_BYTES: usize = 128_000;
+const PRODUCTS: [Product; 2] = [
+    Product {
+        file: "circuitry.wasm",
+        package: "circuitry-guest",
+        most_bytes: 192_000,
+        functions_from: &["circuitry:breaker/store", "circuitry:breaker/hooks"],
+    },
+    Product { file: "hooks.wasm", package: "circuitry-hooks", most_bytes: 10_000, functions_from: &[] },
+];
+
+/// Says what built all of [`PRODUCTS`].
+const BUILDER: &str = "circuitry.wasm.builder";
+const FOLDER: &str = "host/component";
+const PROFILE: &str = "component";
+const REMEDY: &str = "run `cargo xtask component` and commit what it writes";
 
 /// Crates that carry a copy of the WIT, because a published crate has the files of its own folder only.
 const CRATES_WITH_WIT: [&str; 2] = ["host/component", "host/circuitry"];
 
-/// Builds the component and writes it, its digest, its builder and the copies of the WIT.
+/// Builds the components and writes them, their digests, their builder and the copies of the WIT.
 pub(crate) fn write() -> Result<()> {
     let compiler = Compiler::find()?;
-    let component = build(&compiler)?;
-    let folder = workspace().join("host/component");
-    write_if_changed(&folder.join(FILE), &component)?;
-    write_if_changed(&folder.join(format!("{FILE}.sha256")), digest_line(&component).as_bytes())?;
-    write_if_changed(&folder.join(format!("{FILE}.builder")), compiler.description()?.as_bytes())?;
+    // All are built before one is written: the builder is recorded for all of them.
+    let built = PRODUCTS.iter().map(|product| product.build(&compiler)).collect::<Result<Vec<_>>>()?;
+    for (product, component) in PRODUCTS.iter().zip(&built) {
+        write_if_changed(&product.path(), component)?;
+        write_if_changed(&product.digest_path(), digest_line(component).as_bytes())?;
+        println!("{}: {} bytes, sha256 {}", product.file, component.len(), sha256(component));
+    }
+    write_if_changed(&workspace().join(FOLDER).join(BUILDER), compiler.description()?.as_bytes())?;
     for name in CRATES_WITH_WIT {
         copy_wit(&workspace().join(name).join("wit"))?;
     }
-    println!("{FILE}: {} bytes, sha256 {}", component.len(), sha256(&component));
     Ok(())
 }
 
-/// Builds the component again and fails where the committed files are not what the source gives.
+/// Builds the components again and fails where the committed files are not what the source gives.
 pub(crate) fn check() -> Result<()> {
-    const REMEDY: &str = "run `cargo xtask component` and commit what it writes";
     for name in CRATES_WITH_WIT {
         check_wit(&workspace().join(name).join("wit")).context(REMEDY)?;
     }
-    let folder = workspace().join("host/component");
-    let committed = read(&folder.join(FILE)).context(REMEDY)?;
-    judge(&committed)?;
-    if read(&folder.join(format!("{FILE}.sha256"))).context(REMEDY)? != digest_line(&committed).as_bytes() {
-        bail!("{FILE}.sha256 is not the digest of {FILE}: {REMEDY}");
-    }
-
     let compiler = Compiler::find()?;
-    let recorded = read(&folder.join(format!("{FILE}.builder"))).context(REMEDY)?;
-    let here = compiler.description()?;
-    let built = build(&compiler)?;
-    let digest = sha256(&built);
-    if built == committed {
-        println!(
-            "{FILE}: rebuilt from source, byte for byte the committed one ({} bytes, {digest})",
-            built.len()
-        );
-        return Ok(());
-    }
-    if recorded == here.as_bytes() {
-        bail!(
-            "{FILE} is not what the source gives: committed {}, rebuilt {digest} with the recorded builder; {REMEDY}",
-            sha256(&committed)
-        );
-    }
-    println!(
-        "{FILE}: the builder here is not the recorded one, so bytes are not compared, but imports, exports and types \
-         (the behaviour is compared by the golden vectors of the tests)\n\
-         recorded:\n{}\nhere:\n{here}",
-        String::from_utf8_lossy(&recorded)
-    );
-    if contract::wit_text(&built)? != contract::wit_text(&committed)? {
-        bail!("{FILE} has another world than the source gives: {REMEDY}");
-    }
-    Ok(())
+    let builders = Builders {
+        recorded: String::from_utf8(read(&workspace().join(FOLDER).join(BUILDER)).context(REMEDY)?)?,
+        here: compiler.description()?,
+    };
+    PRODUCTS.iter().try_for_each(|product| product.check(&compiler, &builders))
 }
 
-/// The component from its source.
-fn build(compiler: &Compiler) -> Result<Vec<u8>> {
-    // Its own folder: with the library built along, it would else wait for, and invalidate, the host's builds.
-    let folder = workspace().join("target/component");
-    let mut build = compiler.cargo_build()?;
-    build
-        .args(["--locked", "--quiet", "--package", PACKAGE, "--profile", PROFILE, "--target-dir"])
-        .arg(&folder);
-    run(&mut build)?;
-    let module = read(&folder.join(TARGET).join(PROFILE).join("circuitry_guest.wasm"))?;
-    let component = ComponentEncoder::default()
-        .validate(true)
-        .module(&module)
-        .and_then(|encoder| encoder.encode())
-        .and_then(|component| without_names(&component))
-        .context("cannot make a component of the guest's module")?;
-    // For a look at it when it is refused.
-    write_if_changed(&folder.join(FILE), &component)?;
-    judge(&component)?;
-    Ok(component)
+/// What the committed files were built with, and what there is to build them again.
+struct Builders {
+    recorded: String,
+    here: String,
+}
+
+impl Product {
+    fn path(&self) -> PathBuf {
+        workspace().join(FOLDER).join(self.file)
+    }
+
+    fn digest_path(&self) -> PathBuf {
+        workspace().join(FOLDER).join(format!("{}.sha256", self.file))
+    }
+
+    fn check(&self, compiler: &Compiler, builders: &Builders) -> Result<()> {
+        let file = self.file;
+        let committed = read(&self.path()).context(REMEDY)?;
+        self.judge(&committed)?;
+        if read(&self.digest_path()).context(REMEDY)? != digest_line(&committed).as_bytes() {
+            bail!("{file}.sha256 is not the digest of {file}: {REMEDY}");
+        }
+
+        let built = self.build(compiler)?;
+        let digest = sha256(&built);
+        if built == committed {
+            println!(
+                "{file}: rebuilt from source, byte for byte the committed one ({} bytes, {digest})",
+                built.len()
+            );
+            return Ok(());
+        }
+        let Builders { recorded, here } = builders;
+        if recorded == here {
+            bail!(
+                "{file} is not what the source gives: committed {}, rebuilt {digest} with the recorded builder; {REMEDY}",
+                sha256(&committed)
+            );
+        }
+        println!(
+            "{file}: the builder here is not the recorded one, so bytes are not compared, but imports, exports and types \
+             (the behaviour is compared by the tests)\n\
+             recorded:\n{recorded}\nhere:\n{here}"
+        );
+        if contract::wit_text(&built)? != contract::wit_text(&committed)? {
+            bail!("{file} has another world than the source gives: {REMEDY}");
+        }
+        Ok(())
+    }
+
+    /// The component from its source.
+    fn build(&self, compiler: &Compiler) -> Result<Vec<u8>> {
+        // Its own folder: with the library built along, it would else wait for, and invalidate, the host's builds.
+        let folder = workspace().join("target/component");
+        let mut build = compiler.cargo_build()?;
+        build
+            .args(["--locked", "--quiet", "--package", self.package, "--profile", PROFILE, "--target-dir"])
+            .arg(&folder);
+        run(&mut build)?;
+        let module = format!("{}.wasm", self.package.replace('-', "_"));
+        let module = read(&compiler.optimize(&folder.join(TARGET).join(PROFILE).join(module))?)?;
+        let component = ComponentEncoder::default()
+            .validate(true)
+            .module(&module)
+            .and_then(|encoder| encoder.encode())
+            .and_then(|component| without_names(&component))
+            .with_context(|| format!("cannot make a component of the module of {}", self.package))?;
+        // For a look at it when it is refused.
+        write_if_changed(&folder.join(self.file), &component)?;
+        self.judge(&component)?;
+        Ok(component)
+    }
+
+    /// Fails when the component is larger, asks for more or tells more than it may.
+    fn judge(&self, component: &[u8]) -> Result<()> {
+        let Self { file, most_bytes, .. } = self;
+        if component.len() > *most_bytes {
+            bail!("{file} has {} bytes; {most_bytes} are allowed", component.len());
+        }
+        contract::check_imports(component, self.functions_from).context(*file)?;
+        for folder in private_folders()? {
+            let folder = folder.as_os_str().as_encoded_bytes();
+            if component.windows(folder.len()).any(|bytes| bytes == folder) {
+                bail!("{file} names the folder {}", String::from_utf8_lossy(folder));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The component without the names of its inner parts, which only a debugger of components would show.
@@ -121,21 +182,6 @@ fn without_names(component: &[u8]) -> Result<Vec<u8>> {
         }
     }
     Ok(kept)
-}
-
-/// Fails when the component is larger, asks for more or tells more than it may.
-fn judge(component: &[u8]) -> Result<()> {
-    if component.len() > MOST_BYTES {
-        bail!("the component has {} bytes; {MOST_BYTES} are allowed", component.len());
-    }
-    contract::check_imports(component)?;
-    for folder in private_folders()? {
-        let folder = folder.as_os_str().as_encoded_bytes();
-        if component.windows(folder.len()).any(|bytes| bytes == folder) {
-            bail!("the component names the folder {}", String::from_utf8_lossy(folder));
-        }
-    }
-    Ok(())
 }
 
 /// The digest as the text of its file.

@@ -1,21 +1,19 @@
-//! What the component may ask of its host: the functions of two interfaces, and nothing else.
+//! What a component may ask of its host: the functions of the interfaces that are named, and nothing else.
 
 use anyhow::{Context, Result, bail};
 use wit_component::{DecodedWasm, WitPrinter};
 use wit_parser::{Resolve, WorldId, WorldItem};
 
-/// The interfaces of which the component may import functions. Others may be imported for their types.
-const FUNCTIONS_FROM: [&str; 2] = ["circuitry:breaker/store", "circuitry:breaker/hooks"];
-
-/// Fails when `component` imports a function that the contract does not name.
-pub(crate) fn check_imports(component: &[u8]) -> Result<()> {
+/// Fails when `component` imports a function of another interface than those of `functions_from`. Interfaces may be
+/// imported for their types.
+pub(crate) fn check_imports(component: &[u8], functions_from: &[&str]) -> Result<()> {
     let (resolve, world) = decoded(component)?;
-    let strangers = strangers(&resolve, world);
+    let strangers = strangers(&resolve, world, functions_from);
     if !strangers.is_empty() {
+        let allowed = if functions_from.is_empty() { "none" } else { &functions_from.join(" and ") };
         bail!(
-            "the component imports {}; only functions of {} may be imported",
-            strangers.join(", "),
-            FUNCTIONS_FROM.join(" and ")
+            "the component imports {}; interfaces of which it may import functions: {allowed}",
+            strangers.join(", ")
         );
     }
     Ok(())
@@ -39,7 +37,7 @@ fn decoded(component: &[u8]) -> Result<(Resolve, WorldId)> {
 }
 
 /// The imported functions that are not allowed, by interface and name.
-fn strangers(resolve: &Resolve, world: WorldId) -> Vec<String> {
+fn strangers(resolve: &Resolve, world: WorldId, functions_from: &[&str]) -> Vec<String> {
     let mut strangers = Vec::new();
     for (key, item) in &resolve.worlds[world].imports {
         let name = resolve.name_world_key(key);
@@ -47,7 +45,7 @@ fn strangers(resolve: &Resolve, world: WorldId) -> Vec<String> {
             WorldItem::Interface { id, .. } => {
                 // The version is the contract's own and may change.
                 let unversioned = name.split('@').next().unwrap_or_default();
-                if !FUNCTIONS_FROM.contains(&unversioned) {
+                if !functions_from.contains(&unversioned) {
                     let functions = resolve.interfaces[*id].functions.keys();
                     strangers.extend(functions.map(|function| format!("{name}#{function}")));
                 }
@@ -64,7 +62,9 @@ fn strangers(resolve: &Resolve, world: WorldId) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn strangers_of(world: &str) -> Vec<String> {
+    const STORE_AND_HOOKS: &[&str] = &["circuitry:breaker/store", "circuitry:breaker/hooks"];
+
+    fn strangers_of(world: &str, functions_from: &[&str]) -> Vec<String> {
         let mut resolve = Resolve::default();
         let package = resolve
             .push_str(
@@ -80,24 +80,30 @@ mod tests {
             )
             .unwrap();
         let world = resolve.select_world(&[package], None).unwrap();
-        strangers(&resolve, world)
+        strangers(&resolve, world, functions_from)
     }
 
     #[test]
-    fn functions_of_store_and_hooks_and_types_of_any_interface_may_be_imported() {
-        assert!(strangers_of("world a { import store; import hooks; import types; }").is_empty());
+    fn functions_of_the_named_interfaces_and_types_of_any_may_be_imported() {
+        let world = "world a { import store; import hooks; import types; }";
+        assert!(strangers_of(world, STORE_AND_HOOKS).is_empty());
     }
 
     #[test]
     fn a_function_of_another_interface_is_named_as_a_stranger() {
-        assert_eq!(
-            strangers_of("world a { import store; import clock; }"),
-            ["circuitry:breaker/clock@0.1.0#now"]
-        );
+        let world = "world a { import store; import clock; }";
+        assert_eq!(strangers_of(world, STORE_AND_HOOKS), ["circuitry:breaker/clock@0.1.0#now"]);
     }
 
     #[test]
     fn a_function_of_the_world_itself_is_named_as_a_stranger() {
-        assert_eq!(strangers_of("world a { import now: func() -> u64; }"), ["now"]);
+        assert_eq!(strangers_of("world a { import now: func() -> u64; }", STORE_AND_HOOKS), ["now"]);
+    }
+
+    #[test]
+    fn where_no_interface_is_named_types_alone_may_be_imported() {
+        assert!(strangers_of("world a { import types; export hooks; }", &[]).is_empty());
+        let asks_the_store = strangers_of("world a { import store; export hooks; }", &[]);
+        assert_eq!(asks_the_store, ["circuitry:breaker/store@0.1.0#load"]);
     }
 }

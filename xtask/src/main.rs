@@ -1,7 +1,7 @@
 //! `cargo xtask`: everything around the code that is more than one cargo command.
 //!
 //! - `command` runs programs, and ends them when the user presses Ctrl-C
-//! - `compiler` finds the compiler of the component, `component` builds and verifies it, `contract` judges its imports
+//! - `compiler` finds the compiler of the components, `component` builds and verifies them, `contract` judges their imports
 //! - `server` is one server process, `services` are the two that the tests need, `dynamodb_local` brings one of them
 //! - `setup` installs what is missing, `deny` brings and runs cargo-deny
 //! - `test` and `bench` are the two commands that put it all together
@@ -35,9 +35,9 @@ struct Arguments {
 enum Task {
     /// Install what is missing to build and test: Debian packages (as root), DynamoDB Local, cargo-deny.
     Setup,
-    /// Build the component and write it to host/component, with its digest, its builder and the copies of the WIT.
+    /// Build the components and write them to host/component, with digests, builder and the copies of the WIT.
     Component {
-        /// Write nothing: build it again and fail if the committed files differ.
+        /// Write nothing: build them again and fail if the committed files differ.
         #[arg(long)]
         check: bool,
     },

@@ -43,7 +43,7 @@ fn run_checks(checks: &mut Checks, fast: bool) -> Result<()> {
     if !fast {
         checks.check("licences, bans, sources, advisories (cargo deny)", deny::check)?;
     }
-    checks.check("component from source (cargo xtask component --check)", component::check)?;
+    checks.check("components from source (cargo xtask component --check)", component::check)?;
 
     let counts = Counts::default();
     // Tests of the whole product start the examples as processes.

@@ -55,11 +55,24 @@ fn call<T>(
     take: impl FnOnce(exchange::Answer) -> Option<T>,
 ) -> Result<(T, types::Loaded), types::Failure> {
     let request = Request { circuit, settings: settings.into(), operation };
-    let (answer, seen) = run(&request, known.map(Into::into), now_ms, &mut ImportedStore, &mut ImportedHooks)
-        .map_err(failure_from_core)?;
-    match take(answer_from_core(answer)) {
-        Some(answer) => Ok((answer, seen.into())),
+    let (answer, seen) = answer(&request, known, now_ms)?;
+    match take(answer) {
+        Some(answer) => Ok((answer, seen)),
         None => Err(wrong_answer()),
+    }
+}
+
+/// Apart from [`call`], of which there is one for each kind of answer.
+#[inline(never)]
+#[allow(clippy::result_large_err, reason = "the shape of the error is the one of wit/")]
+fn answer(
+    request: &Request,
+    known: Option<types::Loaded>,
+    now_ms: u64,
+) -> Result<(exchange::Answer, types::Loaded), types::Failure> {
+    match run(request, known.map(Into::into), now_ms, &mut ImportedStore, &mut ImportedHooks) {
+        Ok((answer, seen)) => Ok((answer_from_core(answer), seen.into())),
+        Err(failure) => Err(failure_from_core(failure)),
     }
 }
 
@@ -140,6 +153,35 @@ impl breaker::Guest for Component {
         let operation = Operation::SetOverride(caller.into(), wanted.map(Into::into));
         call(circuit, settings, operation, known, now_ms, |answer| match answer {
             exchange::Answer::Overridden(overridden) => Some(overridden),
+            _ => None,
+        })
+    }
+
+    fn vote(
+        circuit: String,
+        settings: types::Settings,
+        caller: types::Caller,
+        known: Option<types::Loaded>,
+        era: u64,
+        node_id: String,
+        now_ms: u64,
+    ) -> Result<(types::Voted, types::Loaded), types::Failure> {
+        let operation = Operation::Vote { caller: caller.into(), era, node_id };
+        call(circuit, settings, operation, known, now_ms, |answer| match answer {
+            exchange::Answer::Voted(voted) => Some(voted),
+            _ => None,
+        })
+    }
+
+    fn reset(
+        circuit: String,
+        settings: types::Settings,
+        caller: types::Caller,
+        known: Option<types::Loaded>,
+        now_ms: u64,
+    ) -> Result<(types::Cleared, types::Loaded), types::Failure> {
+        call(circuit, settings, Operation::Reset(caller.into()), known, now_ms, |answer| match answer {
+            exchange::Answer::Cleared(cleared) => Some(cleared),
             _ => None,
         })
     }

@@ -9,15 +9,13 @@
 
 use alloc::vec::Vec;
 
-use minicbor::decode::Error as DecodeError;
-use minicbor::encode::{Error as EncodeError, Write};
-use minicbor::{Decode, Decoder, Encode, Encoder};
-
 use crate::record::Token;
 use crate::request::{COMPLETIONS_MAX, Completion, Disposition};
 
 /// How many calls are kept.
 pub const CALLS_KEPT: usize = 32;
+/// The most bytes of calls that are kept; 32 calls without stale outcomes take 544, each with a cut 736.
+pub const APPLIED_MAX_BYTES: usize = 768;
 
 const STALE_BYTES: u8 = 0b0011_1111;
 const HAS_CUT: u8 = 0b0100_0000;
@@ -88,19 +86,28 @@ impl AppliedCalls {
         None
     }
 
-    /// Adds `call` and drops the oldest beyond [`CALLS_KEPT`].
-    pub fn push(&mut self, call: &AppliedCall) {
+    /// Adds `call`; drops the oldest beyond [`CALLS_KEPT`] calls and [`APPLIED_MAX_BYTES`] bytes. Says how many are left
+    /// where it dropped one for its bytes.
+    pub fn push(&mut self, call: &AppliedCall) -> Option<usize> {
         self.append(call);
-        let mut over = self.len().saturating_sub(CALLS_KEPT);
-        while over > 0 {
+        self.trim()
+    }
+
+    /// Drops the oldest beyond [`CALLS_KEPT`] calls and [`APPLIED_MAX_BYTES`] bytes, as [`AppliedCalls::push`] does.
+    pub(crate) fn trim(&mut self) -> Option<usize> {
+        let mut calls = self.len();
+        let mut for_its_bytes = false;
+        while calls > CALLS_KEPT || self.bytes.len() > APPLIED_MAX_BYTES {
+            for_its_bytes |= calls <= CALLS_KEPT;
             let rest = View::first(&self.bytes).map_or(0, |(_, rest)| rest.len());
             let first = self.bytes.len().saturating_sub(rest);
             self.bytes.drain(..first);
-            over = over.saturating_sub(1);
+            calls = calls.saturating_sub(1);
         }
+        for_its_bytes.then_some(calls)
     }
 
-    fn append(&mut self, call: &AppliedCall) {
+    pub(crate) fn append(&mut self, call: &AppliedCall) {
         self.bytes.extend_from_slice(&call.token.node.to_le_bytes());
         self.bytes.extend_from_slice(&call.token.sequence.to_le_bytes());
         let stale = call.stale.get(..usize::from(STALE_BYTES).min(call.stale.len())).unwrap_or_default();
@@ -137,21 +144,44 @@ impl AppliedCalls {
         })
     }
 
-    /// The most bytes of stale bits in one of them; `None` where the bytes are no calls.
-    pub(crate) fn most_stale_bytes(&self) -> Option<usize> {
-        let mut rest = self.bytes.as_slice();
-        let mut most = 0;
+    /// The calls of stored bytes, unread.
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self { bytes }
+    }
+
+    /// The bytes to store.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many bytes they take.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// How many there are, where the bytes are calls from beginning to end as this code writes them.
+    pub(crate) fn check(&self) -> Option<usize> {
+        let (mut rest, mut calls) = (self.bytes.as_slice(), 0_usize);
         while !rest.is_empty() {
-            let (call, after) = View::first(rest)?;
-            most = most.max(call.stale.len());
-            rest = after;
+            let head = rest.get(HEAD_AT)?;
+            let stale = usize::from(head & STALE_BYTES);
+            if head & !HEAD_BITS != 0 || stale > STALE_BYTES_MAX {
+                return None;
+            }
+            let cut = if head & HAS_CUT != 0 { CUT_BYTES } else { 0 };
+            rest = rest.get(HEAD_AT.saturating_add(1).saturating_add(stale).saturating_add(cut)..)?;
+            calls = calls.saturating_add(1);
         }
-        Some(most)
+        Some(calls)
     }
 }
 
+/// Where a call's head is: after its token.
+const HEAD_AT: usize = 16;
+/// The bytes of a cut.
+const CUT_BYTES: usize = 6;
 /// The most bytes of stale bits that a call can need.
-pub(crate) const STALE_BYTES_MAX: usize = COMPLETIONS_MAX / 8;
+const STALE_BYTES_MAX: usize = COMPLETIONS_MAX / 8;
 
 impl From<Vec<AppliedCall>> for AppliedCalls {
     fn from(calls: Vec<AppliedCall>) -> Self {
@@ -160,19 +190,6 @@ impl From<Vec<AppliedCall>> for AppliedCalls {
             applied.append(call);
         }
         applied
-    }
-}
-
-impl<C> Encode<C> for AppliedCalls {
-    fn encode<W: Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
-        encoder.bytes(&self.bytes)?;
-        Ok(())
-    }
-}
-
-impl<'b, C> Decode<'b, C> for AppliedCalls {
-    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
-        Ok(Self { bytes: decoder.bytes()?.to_vec() })
     }
 }
 

@@ -1,55 +1,88 @@
-//! The rules: a circuit at a moment, what it answers and what becomes of it.
+//! The states: a circuit at a moment, what it answers, what becomes of it, and how one state becomes another.
 //!
-//! Methods sort into questions (`&self`), and the two commands `start` and `apply` with the smaller `renew`. They change the record in memory; whether the change counts is for the store to say.
+//! Methods sort into questions (`&self`), the commands `start`, `apply`, `renew`, `vote` and `reset`, and `enter`, the one place
+//! where a state changes. They change the record in memory; whether the change counts is for the store to say.
 
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::applied::{AppliedCall, AppliedCalls};
-use crate::exchange::{Hooks, TripQuery};
+use crate::applied::AppliedCall;
+use crate::opening::open_for_ms;
 use crate::record::{
-    Counts, Override, OverrideKind, Probe, Record, State, Status, TRANSITIONS_KEPT, Token, Transition,
-    TransitionReason,
+    Counts, InForce, Override, OverrideKind, Probe, Record, RecordError, State, Status, TRANSITIONS_KEPT,
+    Token, Transition, TransitionReason, Trip, TripKind,
 };
-use crate::request::{
-    Completion, Disposition, Information, Outcome, Permit, RefusalReason, Request, Verdict,
-};
-use crate::settings::TripRule;
-
-/// The shortest delay named when all probes are out: their leases are renewed, so the end of one is only a guess.
-const PROBE_DELAY_MIN_MS: u64 = 100;
+use crate::request::{JudgedBy, Permit, Refusal, RefusalReason, Request, Verdict};
+use crate::rules::{Finding, remembered_for_ms};
+use crate::settings::{Overdue, Settings};
+use crate::window::Windows;
 
 /// A circuit at a moment: its record, its settings and the time.
+#[derive(Clone)]
 pub(crate) struct Circuit<'a> {
-    pub(crate) record: Record,
+    pub(crate) record: Box<Record>,
     pub(crate) changed: bool,
     pub(crate) now_ms: u64,
-    request: &'a Request,
+    pub(crate) request: &'a Request,
+    /// The settings in force, which are those of the request unless the record says otherwise.
+    pub(crate) in_force: Cow<'a, Settings>,
+}
+
+/// A state to enter, with what it needs to know.
+pub(crate) enum Next {
+    Closed,
+    HalfOpen,
+    Open { found: Finding, retry_after_ms: Option<u64> },
 }
 
 impl<'a> Circuit<'a> {
-    pub(crate) fn stored(record: Record, request: &'a Request, now_ms: u64) -> Self {
-        Self { record, changed: false, request, now_ms }
+    /// # Errors
+    /// Where the record has settings or windows that cannot be used.
+    pub(crate) fn stored(
+        record: Box<Record>,
+        request: &'a Request,
+        now_ms: u64,
+    ) -> Result<Self, RecordError> {
+        let own = &request.settings;
+        let mut in_force = Cow::Borrowed(own);
+        let mut record = record;
+        match &record.in_force {
+            Some(shared) if shared.fingerprint != own.fingerprint() => {
+                in_force = Cow::Owned(shared.settings(own.idle_retention_ms)?);
+            }
+            Some(_) => {}
+            // A record of schema 1: whoever writes next says what is in force.
+            None => record.in_force = Some(InForce::new(own)),
+        }
+        if let Status::Closed { windows, .. } = &record.status
+            && !windows.fit(&in_force)
+        {
+            return Err(RecordError::Malformed("its windows are not those of its settings".into()));
+        }
+        Ok(Self { record, changed: false, request, now_ms, in_force })
     }
 
     /// A circuit without a record is closed, of generation 0, with counts of 0 (rule 1). Its era begins now, so that
     /// it differs from every era before a loss; that is why it has to be written before a permit goes out.
     pub(crate) fn unknown(request: &'a Request, now_ms: u64) -> Self {
-        let record = Record {
-            revision: 0,
-            era: now_ms.max(1),
-            generation: 0,
-            since_ms: now_ms,
-            status: Status::Closed { counts_expire_at_ms: None },
-            counts: Counts::default(),
-            override_set: None,
-            transitions: Vec::new(),
-            applied: AppliedCalls::default(),
-        };
-        Self { record, changed: true, request, now_ms }
+        let mut record = Box::new(Record::beginning(now_ms.max(1), now_ms));
+        record.in_force = Some(InForce::new(&request.settings));
+        Self { record, changed: true, request, now_ms, in_force: Cow::Borrowed(&request.settings) }
     }
 
     // ---- questions ----
+
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.in_force
+    }
+
+    /// Whether the caller has others.
+    pub(crate) fn settings_differ(&self) -> bool {
+        matches!(self.in_force, Cow::Owned(_))
+    }
 
     pub(crate) fn override_in_force(&self) -> Option<&Override> {
         self.record
@@ -58,7 +91,7 @@ impl<'a> Circuit<'a> {
             .filter(|set| set.until_ms.is_none_or(|until_ms| until_ms > self.now_ms))
     }
 
-    fn forced(&self) -> Option<OverrideKind> {
+    pub(crate) fn forced(&self) -> Option<OverrideKind> {
         self.override_in_force().map(|set| set.kind)
     }
 
@@ -71,47 +104,56 @@ impl<'a> Circuit<'a> {
     }
 
     /// The counts' time is over (rule 1): they read as zero until the next write resets them.
-    fn counts_expired(&self) -> bool {
-        matches!(self.record.status, Status::Closed { counts_expire_at_ms: Some(at_ms) } if at_ms <= self.now_ms)
+    pub(crate) fn counts_expired(&self) -> bool {
+        matches!(
+            self.record.status,
+            Status::Closed { counts_expire_at_ms: Some(at_ms), .. } if at_ms <= self.now_ms
+        )
     }
 
-    /// What the circuit is at this moment, without changing it (rule 9).
-    pub(crate) fn information(&self) -> Information {
-        let record = &self.record;
-        let (state, expires_at_ms, probes, probe_successes) = match &record.status {
-            Status::Closed { .. } if self.counts_expired() => (State::Closed, None, Vec::new(), 0),
-            Status::Closed { counts_expire_at_ms } => (State::Closed, *counts_expire_at_ms, Vec::new(), 0),
-            Status::Open { expires_at_ms } if *expires_at_ms <= self.now_ms => {
-                (State::HalfOpen, None, Vec::new(), 0)
-            }
-            Status::Open { expires_at_ms } => (State::Open, Some(*expires_at_ms), Vec::new(), 0),
-            Status::HalfOpen { probes, successes } => (State::HalfOpen, None, probes.clone(), *successes),
-        };
-        Information {
-            state,
-            era: record.era,
-            generation: record.generation,
-            counts: if self.counts_expired() { Counts::default() } else { record.counts },
-            since_ms: match &record.status {
-                Status::Open { expires_at_ms } if *expires_at_ms <= self.now_ms => *expires_at_ms,
-                _ => record.since_ms,
-            },
-            expires_at_ms,
-            probes,
-            probe_successes,
-            override_in_force: self.override_in_force().cloned(),
-            transitions: record.transitions.clone(),
-            revision: record.revision,
-        }
+    /// When a half-open phase is overdue, and what follows.
+    pub(crate) fn overdue(&self) -> Option<(u64, Overdue)> {
+        let limit = self.settings().half_open_limit?;
+        matches!(self.record.status, Status::HalfOpen { .. })
+            .then(|| (self.record.since_ms.saturating_add(limit.after_ms), limit.then))
+    }
+
+    /// Whether a half-open phase is over although nobody has noticed: its probes hold nothing any more.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.overdue().is_some_and(|(at_ms, _)| at_ms <= self.now_ms)
     }
 
     /// Until when something in the record matters; `None` is for ever (rule 11).
     fn matters_until_ms(&self) -> Option<u64> {
+        let settings = self.settings();
+        let since_ms = self.record.since_ms;
+        let healthy_at_ms = match &settings.backoff {
+            Some(backoff) if self.record.trips_in_a_row > 0 => {
+                since_ms.saturating_add(backoff.healthy_after_ms)
+            }
+            _ => 0,
+        };
         let state_until_ms = match &self.record.status {
-            Status::Closed { counts_expire_at_ms } => counts_expire_at_ms.unwrap_or(0),
+            Status::Closed { counts_expire_at_ms, windows, votes, ramp_since_ms } => {
+                let windows_ms = if windows.bytes.is_empty() {
+                    0
+                } else {
+                    self.now_ms.saturating_add(remembered_for_ms(settings))
+                };
+                let vote_ms = votes.iter().map(|vote| vote.at_ms).max().unwrap_or(0);
+                let votes_ms = vote_ms.saturating_add(settings.quorum.map_or(0, |quorum| quorum.window_ms));
+                let ramp_ms = match (&settings.ramp, ramp_since_ms) {
+                    (Some(ramp), Some(since_ms)) => since_ms
+                        .saturating_add(ramp.step_ms.saturating_mul(ramp.steps_per_mille.len() as u64)),
+                    _ => 0,
+                };
+                let latest = windows_ms.max(votes_ms).max(ramp_ms).max(healthy_at_ms);
+                counts_expire_at_ms.unwrap_or(0).max(latest)
+            }
             Status::Open { expires_at_ms } => *expires_at_ms,
             Status::HalfOpen { probes, .. } => {
-                probes.iter().map(|probe| probe.deadline_ms).max().unwrap_or(0)
+                let lease_ms = probes.iter().map(|probe| probe.deadline_ms).max().unwrap_or(0);
+                self.overdue().map_or(0, |(at_ms, _)| at_ms).max(lease_ms)
             }
         };
         match self.override_in_force() {
@@ -128,188 +170,75 @@ impl<'a> Circuit<'a> {
 
     // ---- commands ----
 
-    /// Answers a start (rules 4 to 6).
-    pub(crate) fn start(&mut self, token: Token) -> Verdict {
+    /// Answers a start (rules 4 to 6). An override stands above the state, and the state above the ramp.
+    pub(crate) fn start(&mut self, token: Token) -> Result<Verdict, RecordError> {
         match self.forced() {
-            Some(OverrideKind::ForcedOpen) => return self.refuse_forced(),
-            Some(OverrideKind::ForcedClosed) => return self.permit(None),
-            None => {}
+            Some(OverrideKind::ForcedOpen) => return Ok(self.refuse_forced()),
+            Some(OverrideKind::ForcedClosed) => return Ok(self.permit(None, JudgedBy::Fleet)),
+            Some(OverrideKind::Disabled) => return Ok(self.permit(None, JudgedBy::Nobody)),
+            Some(OverrideKind::MetricsOnly) | None => {}
         }
+        let verdict = self.start_unforced(token)?;
+        Ok(match verdict {
+            Verdict::Refusal(refusal) if self.forced() == Some(OverrideKind::MetricsOnly) => {
+                Verdict::Permit(Permit {
+                    era: self.record.era,
+                    probe: None,
+                    judged_by: JudgedBy::Nobody,
+                    slow_call_after_ms: None,
+                    would_have_refused: Some(refusal),
+                })
+            }
+            verdict => verdict,
+        })
+    }
+
+    fn start_unforced(&mut self, token: Token) -> Result<Verdict, RecordError> {
+        self.end_overdue(token)?;
         if let Status::Open { expires_at_ms } = self.record.status {
             if let Some(left_ms) = expires_at_ms.checked_sub(self.now_ms).filter(|left_ms| *left_ms > 0) {
-                return Verdict::Refusal { reason: RefusalReason::Open, retry_after_ms: left_ms };
+                let reason = RefusalReason::Open;
+                return Ok(Verdict::Refusal(Refusal { reason, retry_after_ms: left_ms }));
             }
-            let half_open = Status::HalfOpen { probes: Vec::new(), successes: 0 };
-            self.enter(half_open, TransitionReason::OpenTimeOver, token);
+            self.enter(Next::HalfOpen, TransitionReason::OpenTimeOver, self.now_ms, token)?;
         }
-        let close_threshold = self.close_threshold();
-        match &self.record.status {
-            Status::HalfOpen { successes, .. } if *successes >= close_threshold => {
-                // Other settings were in force when those probes succeeded; waiting for more would wait for ever.
-                self.close(token);
-                self.permit(None)
+        if let Status::HalfOpen { successes, .. } = &self.record.status {
+            if *successes < self.settings().close_threshold {
+                return Ok(self.start_probe(token));
             }
-            Status::HalfOpen { .. } => self.start_probe(token),
-            Status::Closed { .. } | Status::Open { .. } => self.permit(None),
+            // Other settings were in force when those probes succeeded; waiting for more would wait for ever.
+            self.enter(Next::Closed, TransitionReason::ProbesSucceeded, self.now_ms, token)?;
         }
+        Ok(self.start_closed(token))
     }
 
-    /// Gives away a place in half-open, or says when to come back (rule 6).
-    fn start_probe(&mut self, token: Token) -> Verdict {
-        let now_ms = self.now_ms;
-        let close_threshold = self.close_threshold();
-        let deadline_ms = now_ms.saturating_add(self.request.settings.probe_timeout_ms);
-        let probe = Probe { id: token, deadline_ms };
-        let Status::HalfOpen { probes, successes } = &mut self.record.status else {
-            return self.permit(None);
+    /// Ends a half-open phase that has taken too long, as of the time at which it was over.
+    pub(crate) fn end_overdue(&mut self, by: Token) -> Result<(), RecordError> {
+        let Some((at_ms, then)) = self.overdue().filter(|(at_ms, _)| *at_ms <= self.now_ms) else {
+            return Ok(());
         };
-        if let Some(own) = probes.iter().find(|probe| probe.id == token).copied() {
-            return self.permit(Some(own));
+        match then {
+            Overdue::Closes => self.enter(Next::Closed, TransitionReason::HalfOpenOverdueClosed, at_ms, by),
+            Overdue::Opens => {
+                let took_ms = at_ms.saturating_sub(self.record.since_ms);
+                let found =
+                    Finding { kind: TripKind::Overdue, observed: took_ms, threshold: took_ms, calls: 0 };
+                let next = Next::Open { found, retry_after_ms: None };
+                self.enter(next, TransitionReason::HalfOpenOverdueOpened, at_ms, by)
+            }
         }
-        let room = usize::try_from(close_threshold.saturating_sub(*successes)).unwrap_or(usize::MAX);
-        let running = |probe: &&Probe| probe.deadline_ms > now_ms;
-        // Counted apart from the places: there are more places than room where the threshold was lowered meanwhile.
-        if probes.iter().filter(running).count() >= room {
-            let ends_at_ms = probes.iter().filter(running).map(|probe| probe.deadline_ms).min();
-            let retry_after_ms = ends_at_ms.unwrap_or(now_ms).saturating_sub(now_ms).max(PROBE_DELAY_MIN_MS);
-            return Verdict::Refusal { reason: RefusalReason::TooManyRequests, retry_after_ms };
-        }
-        if probes.len() >= room
-            && let Some((longest_over, _)) =
-                probes.iter().enumerate().min_by_key(|(_, probe)| probe.deadline_ms)
-        {
-            // A lease that ran out keeps its place until somebody needs it.
-            probes.remove(longest_over);
-        }
-        probes.push(probe);
+    }
+
+    /// Keeps a call, so that it is known when it is repeated.
+    pub(crate) fn remember(&mut self, call: &AppliedCall) {
         self.changed = true;
-        self.permit(Some(probe))
-    }
-
-    /// Applies completions in order and says what became of each (rules 2, 3, 4, 7, 8).
-    pub(crate) fn apply(
-        &mut self,
-        completions: &[Completion],
-        token: Token,
-        hooks: &mut dyn Hooks,
-    ) -> Vec<Disposition> {
-        let mut call = AppliedCall::new(token);
-        for (index, completion) in (0_u16..).zip(completions) {
-            let accepted = self.settle(completion, token, hooks);
-            if accepted == 0 {
-                call.set_stale(index);
-            } else if accepted < completion.count {
-                call.cut = Some((index, accepted));
-            }
-        }
-        let dispositions = call.dispositions(completions);
-        if self.changed {
-            self.record.applied.push(&call);
-        }
-        dispositions
-    }
-
-    /// Applies one completion and says how many of its run were accepted.
-    fn settle(&mut self, completion: &Completion, token: Token, hooks: &mut dyn Hooks) -> u32 {
-        if completion.era != self.record.era {
-            return 0;
-        }
-        match (&mut self.record.status, completion.probe) {
-            (Status::Closed { .. }, None) => self.settle_closed(completion, token, hooks),
-            (Status::HalfOpen { probes, .. }, Some(id)) => {
-                let Some(place) = probes.iter().position(|probe| probe.id == id) else { return 0 };
-                probes.remove(place);
-                self.changed = true;
-                self.settle_probe(completion.outcome, token);
-                completion.count
-            }
-            // Admitted by a forced-closed override: it belongs to this era and has nothing to count.
-            (Status::Open { .. } | Status::HalfOpen { .. }, None) => completion.count,
-            (Status::Closed { .. } | Status::Open { .. }, Some(_)) => 0,
-        }
-    }
-
-    fn settle_closed(&mut self, completion: &Completion, token: Token, hooks: &mut dyn Hooks) -> u32 {
-        if completion.outcome == Outcome::Ignored {
-            return completion.count;
-        }
-        self.begin_count();
-        match completion.outcome {
-            Outcome::Success => {
-                self.record.counts.succeed(completion.count);
-                completion.count
-            }
-            Outcome::Failure if self.forced() == Some(OverrideKind::ForcedClosed) => {
-                self.record.counts.fail(completion.count);
-                completion.count
-            }
-            Outcome::Failure => {
-                let (counted, trips) = self.count_failures(completion.count, hooks);
-                if trips {
-                    self.trip(token);
-                }
-                counted
-            }
-            Outcome::Ignored => completion.count,
-        }
-    }
-
-    fn settle_probe(&mut self, outcome: Outcome, token: Token) {
-        let close_threshold = self.close_threshold();
-        let Status::HalfOpen { successes, .. } = &mut self.record.status else { return };
-        match outcome {
-            Outcome::Ignored => {}
-            Outcome::Success => {
-                *successes = successes.saturating_add(1);
-                let enough = *successes >= close_threshold;
-                self.record.counts.succeed(1);
-                if enough {
-                    self.close(token);
-                }
-            }
-            Outcome::Failure => {
-                self.record.counts.fail(1);
-                self.enter(self.open(), TransitionReason::ProbeFailed, token);
-            }
-        }
-    }
-
-    /// Counts failures up to the one that trips; says how many were counted and whether it trips.
-    fn count_failures(&mut self, count: u32, hooks: &mut dyn Hooks) -> (u32, bool) {
-        let threshold = self.request.settings.failure_count_threshold;
-        match &self.request.settings.trip_rule {
-            TripRule::ConsecutiveFailures => {
-                let before = self.record.counts.consecutive_failures;
-                let trips = before.saturating_add(u64::from(count)) > threshold;
-                // At least one is counted: with a lowered threshold the next failure trips, not an earlier one.
-                let borne = u32::try_from(threshold.saturating_sub(before)).unwrap_or(count);
-                let counted = if trips { borne.saturating_add(1) } else { count };
-                self.record.counts.fail(counted);
-                (counted, trips)
-            }
-            TripRule::Custom(rule) => {
-                for counted in 1..=count {
-                    self.record.counts.fail(1);
-                    let query = TripQuery {
-                        circuit: &self.request.circuit,
-                        rule,
-                        failure_count_threshold: threshold,
-                        generation: self.record.generation,
-                        counts: self.record.counts,
-                    };
-                    if hooks.will_trip(&query) {
-                        return (counted, true);
-                    }
-                }
-                (count, false)
-            }
-        }
+        self.record.remember(call);
     }
 
     /// Prolongs leases and says their new deadlines (rule 6). A place given away is not won back.
     pub(crate) fn renew(&mut self, era: u64, ids: &[Token]) -> Vec<Option<u64>> {
-        let deadline_ms = self.now_ms.saturating_add(self.request.settings.probe_timeout_ms);
-        let current = era == self.record.era;
+        let deadline_ms = self.now_ms.saturating_add(self.settings().probe_timeout_ms);
+        let current = era == self.record.era && !self.is_overdue();
         let Status::HalfOpen { probes, .. } = &mut self.record.status else { return vec![None; ids.len()] };
         let mut deadlines = Vec::with_capacity(ids.len());
         for id in ids {
@@ -324,112 +253,141 @@ impl<'a> Circuit<'a> {
         deadlines
     }
 
+    /// Closes the circuit as if it were new, and takes the override away.
+    pub(crate) fn reset(&mut self, token: Token) -> Result<(), RecordError> {
+        self.record.override_set = None;
+        self.record.last_trip = None;
+        self.enter(Next::Closed, TransitionReason::Reset, self.now_ms, token)?;
+        self.record.trips_in_a_row = 0;
+        if let Status::Closed { ramp_since_ms, .. } = &mut self.record.status {
+            *ramp_since_ms = None;
+        }
+        self.remember(&AppliedCall::new(token));
+        Ok(())
+    }
+
     // ---- transitions ----
 
-    /// The one place where a state changes: a new era begins, and the change is noted.
-    fn enter(&mut self, status: Status, reason: TransitionReason, by: Token) {
+    /// The one place where a state changes: a new era begins, the caller's settings come into force unless they are older, and
+    /// the change is noted.
+    pub(crate) fn enter(
+        &mut self,
+        next: Next,
+        reason: TransitionReason,
+        at_ms: u64,
+        by: Token,
+    ) -> Result<(), RecordError> {
+        let (previous, previous_since_ms) = (self.record.status.state(), self.record.since_ms);
+        self.bring_settings()?;
+        let opened_as = self.record.era.saturating_add(1).max(at_ms);
+        // By the time of now, also where it took effect before: of two that do it on copies of a record, none has the other's era.
+        self.record.era = opened_as.max(self.now_ms);
+        self.record.since_ms = at_ms;
+        self.record.status = match next {
+            Next::HalfOpen => Status::HalfOpen { probes: Vec::new(), successes: 0, failures: 0 },
+            Next::Closed => {
+                self.reset_counts();
+                closed(self.clear_at_ms(at_ms), self.settings().ramp.as_ref().map(|_| at_ms))
+            }
+            Next::Open { found, retry_after_ms } => {
+                if previous == State::Closed {
+                    self.reset_counts();
+                    let healthy = match &self.settings().backoff {
+                        Some(backoff) => at_ms.saturating_sub(previous_since_ms) >= backoff.healthy_after_ms,
+                        None => true,
+                    };
+                    if healthy {
+                        self.record.trips_in_a_row = 0;
+                    }
+                }
+                self.open(found, retry_after_ms, at_ms, opened_as)
+            }
+        };
         let record = &mut self.record;
-        let previous = record.status.state();
-        record.era = record.era.saturating_add(1).max(self.now_ms);
-        record.since_ms = self.now_ms;
-        record.status = status;
         let transition = Transition {
             previous,
             next: record.status.state(),
             reason,
-            at_ms: self.now_ms,
+            at_ms,
             era: record.era,
             generation: record.generation,
             by,
         };
-        push_last(&mut record.transitions, transition, TRANSITIONS_KEPT);
+        record.transitions.push(transition);
+        drop_first(&mut record.transitions, TRANSITIONS_KEPT);
         self.changed = true;
+        Ok(())
     }
 
-    /// closed → open (rule 4).
-    fn trip(&mut self, by: Token) {
-        self.reset_counts();
-        self.enter(self.open(), TransitionReason::Tripped, by);
+    /// The status of a circuit that opens, with the jitter of `era`; the trip is noted.
+    fn open(&mut self, found: Finding, retry_after_ms: Option<u64>, at_ms: u64, era: u64) -> Status {
+        self.record.trips_in_a_row = self.record.trips_in_a_row.saturating_add(1);
+        let open_for_ms = open_for_ms(
+            &self.in_force,
+            &self.request.circuit,
+            era,
+            self.record.trips_in_a_row,
+            retry_after_ms,
+        );
+        let Finding { kind, observed, threshold, calls } = found;
+        self.record.last_trip = Some(Trip { kind, observed, threshold, calls, at_ms, open_for_ms });
+        Status::Open { expires_at_ms: at_ms.saturating_add(open_for_ms) }
     }
 
-    /// half-open → closed (rule 7).
-    fn close(&mut self, by: Token) {
-        self.reset_counts();
-        let closed = Status::Closed { counts_expire_at_ms: self.clear_at_ms() };
-        self.enter(closed, TransitionReason::ProbesSucceeded, by);
-    }
-
-    /// The status of a circuit that opens now.
-    fn open(&self) -> Status {
-        Status::Open { expires_at_ms: self.now_ms.saturating_add(self.request.settings.allow_after_ms) }
+    /// Puts the caller's settings in force, unless the revision of those in force is higher.
+    fn bring_settings(&mut self) -> Result<(), RecordError> {
+        let own = &self.request.settings;
+        if let Some(shared) = &self.record.in_force {
+            let revision = shared.settings(own.idle_retention_ms)?.settings_revision;
+            let same = shared.fingerprint == own.fingerprint() && revision == own.settings_revision;
+            if same || revision > own.settings_revision {
+                return Ok(());
+            }
+        }
+        self.record.in_force = Some(InForce::new(own));
+        self.in_force = Cow::Borrowed(own);
+        Ok(())
     }
 
     // ---- counts ----
 
-    fn reset_counts(&mut self) {
+    pub(crate) fn reset_counts(&mut self) {
         self.record.generation = self.record.generation.saturating_add(1);
         self.record.counts = Counts::default();
     }
 
-    fn clear_at_ms(&self) -> Option<u64> {
-        self.request.settings.cyclic_clear_after_ms.map(|after_ms| self.now_ms.saturating_add(after_ms))
-    }
-
-    /// Before the first count of a period: clears what is over and sets when this one is (rule 1). No new era.
-    fn begin_count(&mut self) {
-        self.changed = true;
-        if self.counts_expired() {
-            self.reset_counts();
-            self.record.status = Status::Closed { counts_expire_at_ms: None };
-        }
-        let clear_at_ms = self.clear_at_ms();
-        if let Status::Closed { counts_expire_at_ms } = &mut self.record.status {
-            *counts_expire_at_ms = counts_expire_at_ms.or(clear_at_ms);
-        }
+    pub(crate) fn clear_at_ms(&self, from_ms: u64) -> Option<u64> {
+        self.settings().cyclic_clear_after_ms.map(|after_ms| from_ms.saturating_add(after_ms))
     }
 
     // ---- small ones ----
 
-    fn close_threshold(&self) -> u32 {
-        self.request.settings.close_threshold
-    }
-
-    fn permit(&self, probe: Option<Probe>) -> Verdict {
-        Verdict::Permit(Permit { era: self.record.era, probe })
+    pub(crate) fn permit(&self, probe: Option<Probe>, judged_by: JudgedBy) -> Verdict {
+        Verdict::Permit(Permit {
+            era: self.record.era,
+            probe,
+            judged_by,
+            slow_call_after_ms: self.settings().slow_call_after_ms.filter(|_| judged_by != JudgedBy::Nobody),
+            would_have_refused: None,
+        })
     }
 
     /// An override without end is asked about again after an open time.
     fn refuse_forced(&self) -> Verdict {
         let until_ms = self.override_in_force().and_then(|set| set.until_ms);
         let left_ms = until_ms.map(|until_ms| until_ms.saturating_sub(self.now_ms).max(1));
-        Verdict::Refusal {
-            reason: RefusalReason::ForcedOpen,
-            retry_after_ms: left_ms.unwrap_or(self.request.settings.allow_after_ms),
-        }
+        let retry_after_ms = left_ms.unwrap_or(self.settings().allow_after_ms);
+        Verdict::Refusal(Refusal { reason: RefusalReason::ForcedOpen, retry_after_ms })
     }
 }
 
-impl Counts {
-    fn succeed(&mut self, times: u32) {
-        let times = u64::from(times);
-        self.total = self.total.saturating_add(times);
-        self.total_successes = self.total_successes.saturating_add(times);
-        self.consecutive_successes = self.consecutive_successes.saturating_add(times);
-        self.consecutive_failures = 0;
-    }
-
-    fn fail(&mut self, times: u32) {
-        let times = u64::from(times);
-        self.total = self.total.saturating_add(times);
-        self.total_failures = self.total_failures.saturating_add(times);
-        self.consecutive_failures = self.consecutive_failures.saturating_add(times);
-        self.consecutive_successes = 0;
-    }
+/// A closed circuit that has counted nothing.
+fn closed(counts_expire_at_ms: Option<u64>, ramp_since_ms: Option<u64>) -> Status {
+    Status::Closed { counts_expire_at_ms, windows: Windows::default(), votes: Vec::new(), ramp_since_ms }
 }
 
-/// Appends `item` and drops the oldest beyond `most`.
-fn push_last<T>(items: &mut Vec<T>, item: T, most: usize) {
-    items.push(item);
+/// Drops the oldest beyond `most`.
+pub(crate) fn drop_first<T>(items: &mut Vec<T>, most: usize) {
     let over = items.len().saturating_sub(most);
     items.drain(..over);
 }

@@ -1,15 +1,16 @@
 //! The exchange: [`decide`] is one step of load, decide, swap; [`run`] is the loop over a [`Store`].
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::applied::AppliedCall;
 use crate::circuit::Circuit;
-use crate::record::{Counts, Override, Record, Token};
+use crate::record::{Counts, Override, Record};
 use crate::request::{
     AUTHOR_MAX_BYTES, Answer, COMPLETIONS_MAX, Caller, Completion, Disposition, Error, Failure, Information,
-    NAME_MAX_BYTES, Operation, PROBES_MAX, REASON_MAX_BYTES, RUN_MAX, Request,
+    NAME_MAX_BYTES, NODE_ID_MAX_BYTES, Operation, PROBES_MAX, REASON_MAX_BYTES, RUN_MAX, Request,
 };
 use crate::settings::CustomRule;
 
@@ -140,34 +141,40 @@ pub fn decide(
     check(request)?;
     let now_ms = loaded.now_ms.map_or(now_ms, |store_ms| store_ms.max(now_ms));
     let record = match &loaded.entry {
-        Some(entry) => Some(Record::from_bytes(&entry.value).map_err(Error::Record)?),
+        Some(entry) => Some(Record::boxed_from_bytes(&entry.value).map_err(Error::Record)?),
         None => None,
     };
     let based_on = record.as_ref().map_or(0, |record| record.revision);
-    let (circuit, answer) = match (&request.operation, record) {
+    let mut circuit = match (&request.operation, record) {
         // What an unknown circuit is asked about is not there.
-        (Operation::Inspect, None) => return Ok(Decision::Done(Answer::Inspected(Information::unknown()))),
+        (Operation::Inspect, None) => {
+            return Ok(Decision::Done(Answer::Inspected(Information::unknown(request, now_ms))));
+        }
         (Operation::End(_, completions), None) => return Ok(Decision::Done(all_stale(completions))),
         (Operation::Renew { probes, .. }, None) => {
             return Ok(Decision::Done(Answer::Renewed(probes.iter().map(|_| None).collect())));
         }
-        (operation, record) => {
-            let mut circuit = match record {
-                Some(record) => Circuit::stored(record, request, now_ms),
-                None => Circuit::unknown(request, now_ms),
-            };
-            let answer = answer(&mut circuit, operation, hooks)?;
-            (circuit, answer)
+        (Operation::Vote { .. }, None) => {
+            return Ok(Decision::Done(Answer::Voted {
+                accepted: false,
+                votes: 0,
+                already_applied: false,
+                transitions: Vec::new(),
+            }));
         }
+        (_, Some(record)) => Circuit::stored(record, request, now_ms).map_err(Error::Record)?,
+        (_, None) => Circuit::unknown(request, now_ms),
     };
-    if circuit.changed { write(circuit, answer, based_on) } else { Ok(Decision::Done(answer)) }
+    let answer = answer(&mut circuit, &request.operation, hooks)?;
+    if circuit.changed { Ok(write(&mut circuit, answer, based_on)) } else { Ok(Decision::Done(answer)) }
 }
 
 fn answer(circuit: &mut Circuit<'_>, operation: &Operation, hooks: &mut dyn Hooks) -> Result<Answer, Error> {
     Ok(match operation {
         Operation::Start(caller) => {
-            let verdict = circuit.start(caller.token);
-            Answer::Started { verdict, transitions: circuit.transitions_by(caller.token) }
+            let verdict = circuit.start(caller.token).map_err(Error::Record)?;
+            let settings_in_force = circuit.settings_differ().then(|| Box::new(circuit.settings().clone()));
+            Answer::Started { verdict, transitions: circuit.transitions_by(caller.token), settings_in_force }
         }
         Operation::End(caller, completions) => {
             let applied = circuit.applied(caller.token).map(|call| call.dispositions(completions));
@@ -176,7 +183,7 @@ fn answer(circuit: &mut Circuit<'_>, operation: &Operation, hooks: &mut dyn Hook
                 Some(dispositions) => dispositions,
                 None => {
                     check_not_forgotten(circuit, caller)?;
-                    circuit.apply(completions, caller.token, hooks)
+                    circuit.apply(completions, caller.token, hooks).map_err(Error::Record)?
                 }
             };
             Answer::Settled {
@@ -186,24 +193,40 @@ fn answer(circuit: &mut Circuit<'_>, operation: &Operation, hooks: &mut dyn Hook
             }
         }
         Operation::Renew { era, probes, .. } => Answer::Renewed(circuit.renew(*era, probes)),
-        Operation::Inspect => Answer::Inspected(circuit.information()),
+        Operation::Inspect => Answer::Inspected(circuit.information().map_err(Error::Record)?),
         Operation::SetOverride(caller, wanted) => {
             let previous = circuit.override_in_force().cloned();
             let already_applied = circuit.applied(caller.token).is_some();
             if !already_applied {
                 check_not_forgotten(circuit, caller)?;
                 check_not_over(circuit, wanted.as_ref())?;
-                set_override(circuit, caller.token, wanted.clone());
+                circuit.record.override_set = wanted.clone();
+                circuit.remember(&AppliedCall::new(caller.token));
             }
             Answer::Overridden { previous, already_applied }
         }
+        Operation::Vote { caller, era, node_id } => {
+            let already_applied = circuit.applied(caller.token).is_some();
+            let (accepted, votes) = if already_applied {
+                (true, circuit.votes_counted(caller.token))
+            } else {
+                check_not_forgotten(circuit, caller)?;
+                circuit.vote(*era, node_id, caller.token).map_err(Error::Record)?
+            };
+            let transitions = circuit.transitions_by(caller.token);
+            Answer::Voted { accepted, votes, already_applied, transitions }
+        }
+        Operation::Reset(caller) => {
+            let previous = circuit.override_in_force().cloned();
+            let already_applied = circuit.applied(caller.token).is_some();
+            if !already_applied {
+                check_not_forgotten(circuit, caller)?;
+                circuit.reset(caller.token).map_err(Error::Record)?;
+            }
+            let transitions = circuit.transitions_by(caller.token);
+            Answer::Cleared { previous, already_applied, transitions }
+        }
     })
-}
-
-fn set_override(circuit: &mut Circuit<'_>, token: Token, wanted: Option<Override>) {
-    circuit.record.override_set = wanted;
-    circuit.record.applied.push(&AppliedCall::new(token));
-    circuit.changed = true;
 }
 
 fn check_not_over(circuit: &Circuit<'_>, wanted: Option<&Override>) -> Result<(), Error> {
@@ -218,17 +241,20 @@ fn check_not_over(circuit: &Circuit<'_>, wanted: Option<&Override>) -> Result<()
 
 /// Past so many writes the token of the try with the lost answer may be gone: applying it now might count it twice.
 fn check_not_forgotten(circuit: &Circuit<'_>, caller: &Caller) -> Result<(), Error> {
-    let remembered = |based_on: u64| circuit.record.revision <= based_on.saturating_add(WRITES_REMEMBERED);
+    let remembered = |based_on: u64| {
+        circuit.record.revision <= based_on.saturating_add(WRITES_REMEMBERED)
+            && based_on >= circuit.record.forgotten_until
+    };
     if caller.retry_of.is_none_or(remembered) { Ok(()) } else { Err(Error::Forgotten) }
 }
 
-fn write(mut circuit: Circuit<'_>, answer: Answer, based_on: u64) -> Result<Decision, Error> {
+fn write(circuit: &mut Circuit<'_>, answer: Answer, based_on: u64) -> Decision {
     if circuit.override_in_force().is_none() {
         circuit.record.override_set = None;
     }
     circuit.record.revision = circuit.record.revision.saturating_add(1);
-    let value = circuit.record.to_bytes().map_err(Error::Record)?;
-    Ok(Decision::Write(Write { value, ttl_ms: circuit.ttl_ms(), answer_if_stored: answer, based_on }))
+    let value = circuit.record.to_bytes();
+    Decision::Write(Write { value, ttl_ms: circuit.ttl_ms(), answer_if_stored: answer, based_on })
 }
 
 fn all_stale(completions: &[Completion]) -> Answer {
@@ -237,24 +263,6 @@ fn all_stale(completions: &[Completion]) -> Answer {
         dispositions: completions.iter().map(stale).collect(),
         already_applied: false,
         transitions: Vec::new(),
-    }
-}
-
-impl Information {
-    fn unknown() -> Self {
-        Self {
-            state: crate::record::State::Closed,
-            era: 0,
-            generation: 0,
-            counts: Counts::default(),
-            since_ms: 0,
-            expires_at_ms: None,
-            probes: Vec::new(),
-            probe_successes: 0,
-            override_in_force: None,
-            transitions: Vec::new(),
-            revision: 0,
-        }
     }
 }
 
@@ -268,7 +276,10 @@ fn check(request: &Request) -> Result<(), Error> {
     }
     request.settings.check().map_err(Error::Settings)?;
     match &request.operation {
-        Operation::Start(_) | Operation::Inspect => Ok(()),
+        Operation::Start(_) | Operation::Inspect | Operation::Reset(_) => Ok(()),
+        Operation::Vote { node_id, .. } => {
+            check_size("bytes of the node's id", node_id.len(), 1, NODE_ID_MAX_BYTES)
+        }
         Operation::End(_, completions) => check_completions(completions),
         Operation::Renew { probes, .. } => check_size("probes", probes.len(), 1, PROBES_MAX),
         Operation::SetOverride(_, None) => Ok(()),
@@ -306,7 +317,11 @@ fn denies(answer: &Answer) -> bool {
     match answer {
         Answer::Settled { dispositions, .. } => dispositions.iter().any(|disposition| disposition.stale > 0),
         Answer::Renewed(deadlines) => deadlines.iter().any(Option::is_none),
-        Answer::Started { .. } | Answer::Inspected(_) | Answer::Overridden { .. } => false,
+        Answer::Voted { accepted, .. } => !accepted,
+        Answer::Started { .. }
+        | Answer::Inspected(_)
+        | Answer::Overridden { .. }
+        | Answer::Cleared { .. } => false,
     }
 }
 

@@ -11,19 +11,33 @@
 //!
 //! - [`request`]: what can be asked and what is answered; [`settings`]: how a circuit behaves
 //! - [`exchange`]: [`decide`], one step; [`exchange::run`], the loop over a store
-//! - [`circuit`]: the rules, as methods of a circuit at a moment
-//! - [`record`]: what is stored, and its bytes; [`applied`]: the calls that it remembers
+//! - `circuit`: the states and how one becomes another; `admission`: who is let in while it recovers; `outcomes`: what becomes
+//!   of ended work; `rules`: when it trips, `opening`: for how long; `votes`: of nodes; `view`: what a person is shown, and
+//!   `explanation` in words
+//! - [`record`]: what is stored; `codec` and `numbers`: its bytes; in it [`window`]: the calls that the rules look at, and [`applied`]: the
+//!   calls that it remembers
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+mod admission;
 pub mod applied;
-pub mod circuit;
+mod circuit;
+mod codec;
+pub mod digest;
 pub mod exchange;
+mod explanation;
+mod numbers;
+mod opening;
+mod outcomes;
 pub mod record;
 pub mod request;
+mod rules;
 pub mod settings;
+mod view;
+mod votes;
+pub mod window;
 
 pub use exchange::{Decision, Entry, Hooks, Loaded, Store, Swapped, TripQuery, Write, decide, run};
 pub use request::{Answer, Caller, Completion, Error, Failure, Outcome, Request};

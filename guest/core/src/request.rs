@@ -1,11 +1,12 @@
 //! What can be asked of a circuit and what is answered: the types of `wit/`, without bindings.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::exchange::{Loaded, StoreError};
-use crate::record::{Counts, Override, Probe, RecordError, State, Token, Transition};
-use crate::settings::{Settings, SettingsError};
+use crate::record::{Counts, Override, Probe, RecordError, State, Token, Transition, Trip, Vote};
+use crate::settings::{Settings, SettingsError, TripRule};
 
 /// The most completions in one call, and the most that their indices need.
 pub const COMPLETIONS_MAX: usize = 256;
@@ -19,6 +20,8 @@ pub const NAME_MAX_BYTES: usize = 1024;
 pub const AUTHOR_MAX_BYTES: usize = 128;
 /// The most bytes of an override's reason.
 pub const REASON_MAX_BYTES: usize = 256;
+/// The most bytes of a node's id.
+pub const NODE_ID_MAX_BYTES: usize = 48;
 
 /// Who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +52,12 @@ pub struct Completion {
     pub probe: Option<Token>,
     /// How the work ended.
     pub outcome: Outcome,
+    /// Whether it took longer than the permit said.
+    pub slow: bool,
     /// How many permits ended like this: 1 to [`RUN_MAX`], 1 for a probe.
     pub count: u32,
+    /// How long the dependency asked to be left alone.
+    pub retry_after_ms: Option<u64>,
 }
 
 /// One call, as a value.
@@ -84,6 +91,28 @@ pub enum Operation {
     Inspect,
     /// To set or to take away the override.
     SetOverride(Caller, Option<Override>),
+    /// To count the vote of a node that tripped for itself.
+    Vote {
+        /// Who calls.
+        caller: Caller,
+        /// The era in which it tripped.
+        era: u64,
+        /// The node, as its settings name it.
+        node_id: String,
+    },
+    /// To close the circuit as if it were new.
+    Reset(Caller),
+}
+
+/// Who judges the outcome of a permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JudgedBy {
+    /// The shared record.
+    Fleet,
+    /// The node's own record.
+    Node,
+    /// Nobody.
+    Nobody,
 }
 
 /// Leave to work.
@@ -93,6 +122,12 @@ pub struct Permit {
     pub era: u64,
     /// The place that the permit holds in half-open.
     pub probe: Option<Probe>,
+    /// Who judges its outcome.
+    pub judged_by: JudgedBy,
+    /// A call that takes longer is slow.
+    pub slow_call_after_ms: Option<u64>,
+    /// The refusal that it would be without the override.
+    pub would_have_refused: Option<Refusal>,
 }
 
 /// Why a start was refused.
@@ -104,6 +139,17 @@ pub enum RefusalReason {
     TooManyRequests,
     /// A person forced the circuit open.
     ForcedOpen,
+    /// The circuit is closed again and admits a share.
+    Ramp,
+}
+
+/// A start that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub reason: RefusalReason,
+    /// How long to wait; at least 1 ms.
+    pub retry_after_ms: u64,
 }
 
 /// The answer to a start.
@@ -112,12 +158,7 @@ pub enum Verdict {
     /// Leave to work.
     Permit(Permit),
     /// Ask again after a while.
-    Refusal {
-        /// Why.
-        reason: RefusalReason,
-        /// How long to wait; at least 1 ms.
-        retry_after_ms: u64,
-    },
+    Refusal(Refusal),
 }
 
 /// What became of a completion; the two add up to its count.
@@ -142,18 +183,86 @@ pub struct Information {
     pub counts: Counts,
     /// Since when the circuit is in this state.
     pub since_ms: u64,
-    /// Open: the end of the open time. Closed: when the counts are cleared.
+    /// Open: the end of the open time. Closed: when the counts are cleared. Half-open: when it is overdue.
     pub expires_at_ms: Option<u64>,
     /// The probes that hold a place.
     pub probes: Vec<Probe>,
     /// How many probes of this half-open phase have succeeded.
     pub probe_successes: u32,
+    /// How many probes of this half-open phase have failed.
+    pub probe_failures: u32,
     /// The override in force.
     pub override_in_force: Option<Override>,
     /// The last transitions, oldest first.
     pub transitions: Vec<Transition>,
     /// How often the record was written.
     pub revision: u64,
+    /// Why the circuit opened last.
+    pub last_trip: Option<Trip>,
+    /// How many trips in a row there were.
+    pub trips_in_a_row: u32,
+    /// Closed: what each rule sees.
+    pub rules: Vec<RuleState>,
+    /// The ramp, while there is one.
+    pub ramp: Option<RampPosition>,
+    /// The votes that live, oldest first.
+    pub votes: Vec<Vote>,
+    /// What time will change next.
+    pub next_change: Option<NextChange>,
+    /// The settings in force.
+    pub settings_in_force: Settings,
+    /// Whether the settings given are others.
+    pub settings_differ: bool,
+    /// All this in a short paragraph.
+    pub explanation: String,
+}
+
+/// What a rule sees now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleState {
+    /// The rule.
+    pub rule: TripRule,
+    /// Failures, or a rate per mille.
+    pub observed: u64,
+    /// The calls that it looks at.
+    pub calls: u64,
+}
+
+/// Where a ramp is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RampPosition {
+    /// The share that is admitted.
+    pub share_per_mille: u32,
+    /// When the next step begins.
+    pub next_step_at_ms: u64,
+}
+
+/// What may change next without an outcome or a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// The open time ends.
+    HalfOpen,
+    /// A probe's lease ends.
+    LeaseEnd,
+    /// The half-open phase has taken too long.
+    HalfOpenOverdue,
+    /// The ramp's next step begins.
+    RampStep,
+    /// The override ends.
+    OverrideEnd,
+    /// The counts are cleared.
+    CountsClear,
+    /// A vote ends.
+    VoteEnd,
+}
+
+/// The next change that time brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextChange {
+    /// What.
+    pub kind: ChangeKind,
+    /// When.
+    pub at_ms: u64,
 }
 
 /// The answer to a request.
@@ -165,6 +274,8 @@ pub enum Answer {
         verdict: Verdict,
         /// What this call changed.
         transitions: Vec<Transition>,
+        /// The settings in force, where they are others than those given.
+        settings_in_force: Option<Box<Settings>>,
     },
     /// To [`Operation::End`].
     Settled {
@@ -178,13 +289,33 @@ pub enum Answer {
     /// To [`Operation::Renew`]: for each probe its new deadline, `None` where the place is lost.
     Renewed(Vec<Option<u64>>),
     /// To [`Operation::Inspect`].
-    Inspected(Information),
+    Inspected(Box<Information>),
     /// To [`Operation::SetOverride`].
     Overridden {
         /// The override that was in force before.
         previous: Option<Override>,
         /// Whether the call had been applied before.
         already_applied: bool,
+    },
+    /// To [`Operation::Vote`].
+    Voted {
+        /// Whether the vote counts.
+        accepted: bool,
+        /// How many nodes have a live vote now.
+        votes: u32,
+        /// Whether the call had been applied before.
+        already_applied: bool,
+        /// What this call changed.
+        transitions: Vec<Transition>,
+    },
+    /// To [`Operation::Reset`].
+    Cleared {
+        /// The override that was in force before.
+        previous: Option<Override>,
+        /// Whether the call had been applied before.
+        already_applied: bool,
+        /// What this call changed.
+        transitions: Vec<Transition>,
     },
 }
 

@@ -3,17 +3,17 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use crate::ballot;
 use crate::call::{Answer, Operation, Problem};
 use crate::circuit::Circuit;
-use crate::error::{ComponentError, Error, ExecuteError, StartError};
+use crate::error::{Error, ExecuteError, StartError};
 use crate::event::announce;
 use crate::finishing::Finishing;
-use crate::metering;
 use crate::node::{Asked, Node};
 use crate::outcome::{Outcome, Settlement, WorkError};
 use crate::permit::Permit;
-use crate::refusal::{Refusal, RefusalReason};
-use crate::settings::StoreFailure;
+use crate::settling::wrong_answer;
+use crate::starting;
 use crate::state::{Information, Override, State};
 
 /// A handle on a circuit. Cheap to make and to clone; all handles of one name share the circuit.
@@ -70,48 +70,7 @@ impl Breaker {
     /// # let _ = settlement; Ok(()) }
     /// ```
     pub async fn start(&self) -> Result<Permit, StartError> {
-        let breaker = self.clone();
-        // To its end also without the caller: what it changed is told, and a permit that nobody takes is given back.
-        let started = Finishing::new(&self.node.tasks, async move { breaker.start_whole().await });
-        match started.await {
-            Ok(started) => started,
-            Err(cut_off) => Err(Error::new(self.name(), Problem::Component(cut_off)).into()),
-        }
-    }
-
-    async fn start_whole(&self) -> Result<Permit, StartError> {
-        let verdict = match self.node.ask(&self.circuit, Operation::Start).await? {
-            Asked::Shared(Answer::Started { verdict, transitions }) => {
-                announce(&self.node.settings, &self.circuit, &transitions, false);
-                verdict.map(Some)
-            }
-            Asked::Local(Answer::Started { verdict, transitions }) => {
-                announce(&self.node.settings, &self.circuit, &transitions, true);
-                verdict.map(Some)
-            }
-            Asked::Nobody if self.node.settings.store_failure == StoreFailure::Admit => Ok(None),
-            Asked::Nobody => Err(Refusal::new(RefusalReason::StoreDown, self.node.settings.store_timeout)),
-            Asked::Shared(_) | Asked::Local(_) => return Err(self.wrong_answer().into()),
-        };
-        match verdict {
-            Ok(grant) => {
-                let probe = grant.is_some_and(|grant| grant.probe.is_some());
-                metering::call(&self.base, if probe { "probe" } else { "permit" });
-                if grant.is_some() {
-                    self.circuit.saw_state(if probe { State::HalfOpen } else { State::Closed });
-                }
-                Ok(Permit::new(self.node.clone(), self.circuit.clone(), grant))
-            }
-            Err(refusal) => {
-                metering::call(&self.base, refusal.reason().as_str());
-                match refusal.reason() {
-                    RefusalReason::Open => self.circuit.saw_state(State::Open),
-                    RefusalReason::TooManyRequests => self.circuit.saw_state(State::HalfOpen),
-                    RefusalReason::ForcedOpen | RefusalReason::StoreDown => {}
-                }
-                Err(refusal.into())
-            }
-        }
+        starting::start(&self.node, &self.circuit, &self.base).await
     }
 
     /// Settles a permit; the same as [`Permit::end`].
@@ -186,7 +145,11 @@ impl Breaker {
         .await
     }
 
-    /// Like [`Breaker::execute_settled`], with `classify` in the place of the matchers; it sees results too.
+    /// Like [`Breaker::execute_settled`], with `classify` in the place of the matchers.
+    ///
+    /// It is the classifier on results: it sees what went well too, so an answer of status 503, or an error in the body of one of
+    /// status 200, can be a failure. It also says how long a dependency asked to be left alone:
+    /// [`Outcome::FailureRetryAfter`].
     ///
     /// # Errors
     /// Only those with which the work has not run.
@@ -231,32 +194,94 @@ impl Breaker {
     /// # Cancel safety
     /// It only reads.
     pub async fn information(&self) -> Result<Information, Error> {
-        match self.node.ask(&self.circuit, Operation::Inspect).await? {
-            Asked::Shared(Answer::Inspected(information)) => Ok(*information),
-            Asked::Local(Answer::Inspected(information)) => Ok(Information { local: true, ..*information }),
-            Asked::Nobody => Err(self.store_down()),
-            Asked::Shared(_) | Asked::Local(_) => Err(self.wrong_answer()),
-        }
+        let mut information = match self.node.ask(&self.circuit, Operation::Inspect).await? {
+            Asked::Shared(Answer::Inspected(information)) => *information,
+            Asked::Local(Answer::Inspected(information)) => {
+                let mut information = Information { local: true, ..*information };
+                information.explanation += " So says this process's own record; the store was not asked.";
+                information
+            }
+            Asked::Nobody => return Err(self.store_down()),
+            Asked::Shared(_) | Asked::Local(_) => return Err(self.wrong_answer()),
+        };
+        ballot::look(&self.node, &self.circuit, &mut information).await?;
+        Ok(information)
+    }
+
+    /// Says in a short paragraph, in English, what the circuit does, why, and until when; see [`Information::explain`].
+    ///
+    /// # Errors
+    /// As [`Breaker::information`].
+    ///
+    /// # Cancel safety
+    /// It only reads.
+    ///
+    /// # Example
+    /// ```
+    /// # use circuitry::{Context, Factory, Outcome, Settings};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let factory = Factory::new(Settings::builder().failure_count_threshold(0).build()?).await?;
+    /// let breaker = factory.breaker_for("emails", &Context::tenant("acme"));
+    /// breaker.start().await?.end(Outcome::Failure).await?;
+    /// let told = breaker.explain().await?;
+    /// assert!(told.starts_with("Circuit emails/acme is open"), "{told}");
+    /// # Ok(()) }
+    /// ```
+    pub async fn explain(&self) -> Result<String, Error> {
+        Ok(self.information().await?.explanation)
     }
 
     /// Forces the circuit for the whole fleet, or takes the force away with `None`; says what was in force before (where
     /// an answer was lost on the way, that may be the override just set).
     ///
+    /// An override stands above everything else: the state, the ramp of a circuit that has recovered, and with a quorum the
+    /// node's own record.
+    ///
     /// # Errors
-    /// [`Error`] when it could not be stored; it is never kept in this process only.
+    /// [`Error`] when it could not be stored; it is never kept in this process only. Where the answer was lost it may have been
+    /// stored all the same: [`Breaker::information`] tells.
     ///
     /// # Cancel safety
     /// The exchange runs on; whether it was stored is then not told.
     pub async fn set_override(&self, wanted: Option<Override>) -> Result<Option<Override>, Error> {
+        match self.ask_shared(Operation::SetOverride(wanted)).await? {
+            Answer::Overridden { previous } => Ok(previous),
+            _ => Err(self.wrong_answer()),
+        }
+    }
+
+    /// Closes the circuit for the whole fleet as if it were new, whatever its state: no counts, no votes, no trips in a row, no
+    /// ramp and no override. Says which override was in force before.
+    ///
+    /// What was started before does not count any more. It is a transition, of the reason
+    /// [`Reset`](crate::TransitionReason::Reset), also where the circuit was closed.
+    ///
+    /// # Errors
+    /// [`Error`] when it could not be stored; it is never done in this process only. Where the answer was lost it may have been
+    /// stored all the same.
+    ///
+    /// # Cancel safety
+    /// The exchange runs on; whether it was stored is then not told.
+    pub async fn reset(&self) -> Result<Option<Override>, Error> {
+        match self.ask_shared(Operation::Reset).await? {
+            Answer::Cleared { previous, .. } => Ok(previous),
+            _ => Err(self.wrong_answer()),
+        }
+    }
+
+    /// Asks the shared record and nothing else, to the end also without the caller, and tells what that changed.
+    async fn ask_shared(&self, operation: Operation) -> Result<Answer, Error> {
         let (node, circuit) = (self.node.clone(), self.circuit.clone());
         let exchange = Finishing::new(&self.node.tasks, async move {
-            node.ask_shared(&circuit, Operation::SetOverride(wanted)).await
+            let answer = node.ask_shared(&circuit, operation).await;
+            if let Ok(Answer::Cleared { transitions, .. }) = &answer {
+                announce(&node.settings, &circuit, transitions, false);
+            }
+            answer
         });
-        match exchange.await.unwrap_or_else(|cut_off| Err(Problem::Component(cut_off))) {
-            Ok(Answer::Overridden { previous }) => Ok(previous),
-            Ok(_) => Err(self.wrong_answer()),
-            Err(problem) => Err(Error::new(&self.circuit.name, problem)),
-        }
+        let answer = exchange.await.unwrap_or_else(|cut_off| Err(Problem::Component(cut_off)));
+        answer.map_err(|problem| Error::new(&self.circuit.name, problem))
     }
 
     /// What an error of the work means here. A matcher that panics is taken for a failure: the work did fail.
@@ -271,8 +296,7 @@ impl Breaker {
     }
 
     fn wrong_answer(&self) -> Error {
-        let problem = ComponentError::Trapped("it answered another question".into());
-        Error::new(&self.circuit.name, Problem::Component(problem))
+        Error::new(&self.circuit.name, wrong_answer())
     }
 
     fn store_down(&self) -> Error {

@@ -6,9 +6,9 @@ use circuitry_store::{Loaded, StoreError};
 
 use crate::error::{ComponentError, RecordError};
 use crate::outcome::Outcome;
+use crate::policy::CircuitSettings;
 use crate::refusal::Refusal;
 use crate::runtime::asking::Deadline;
-use crate::settings::Rules;
 use crate::state::{Information, Override, Transition};
 
 /// Names one call of one process, and the probe that the call was given.
@@ -18,11 +18,42 @@ pub(crate) struct Token {
     pub(crate) sequence: u64,
 }
 
-/// Leave to work, as the component gives it.
+/// To what an outcome belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
     pub(crate) era: u64,
     pub(crate) probe: Option<Token>,
+}
+
+/// Who judges the outcome of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum JudgedBy {
+    /// The shared record.
+    Fleet,
+    /// This node's own record: a quorum is in force.
+    Node,
+    /// Nobody: it counts nothing.
+    Nobody,
+}
+
+/// Leave to work, as the component gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Leave {
+    pub(crate) grant: Grant,
+    pub(crate) judged_by: JudgedBy,
+    /// Work that takes longer is slow.
+    pub(crate) slow_call_after_ms: Option<u64>,
+    /// What an override of the kind *metrics only* turned into this leave.
+    pub(crate) would_have_refused: Option<Refusal>,
+}
+
+/// What a start is answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Started {
+    pub(crate) verdict: Result<Leave, Refusal>,
+    pub(crate) transitions: Vec<Transition>,
+    /// The settings in force, where they are others than those of the call.
+    pub(crate) settings_in_force: Option<Arc<CircuitSettings>>,
 }
 
 /// One permit's outcome, or a run of equal ones.
@@ -30,6 +61,7 @@ pub(crate) struct Grant {
 pub(crate) struct Completion {
     pub(crate) grant: Grant,
     pub(crate) outcome: Outcome,
+    pub(crate) slow: bool,
     pub(crate) count: u32,
 }
 
@@ -43,18 +75,27 @@ pub(crate) struct Ruling {
 /// What is asked.
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
-    Start,
+    /// A start, with its number: those of a process on a circuit are consecutive.
+    Start(u64),
     End(Vec<Completion>),
-    Renew { era: u64, probe: Token },
+    Renew {
+        era: u64,
+        probe: Token,
+    },
     Inspect,
     SetOverride(Option<Override>),
+    Vote {
+        era: u64,
+        node_id: Arc<str>,
+    },
+    Reset,
 }
 
 /// One call.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) circuit: Arc<str>,
-    pub(crate) rules: Arc<Rules>,
+    pub(crate) rules: Arc<CircuitSettings>,
     pub(crate) operation: Operation,
     pub(crate) token: Token,
     /// Set on a call that repeats one whose answer was lost.
@@ -68,10 +109,7 @@ pub(crate) struct Call {
 /// The answer to an operation of the same name.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
-    Started {
-        verdict: Result<Grant, Refusal>,
-        transitions: Vec<Transition>,
-    },
+    Started(Started),
     Settled {
         rulings: Vec<Ruling>,
         transitions: Vec<Transition>,
@@ -81,6 +119,15 @@ pub(crate) enum Answer {
     Inspected(Box<Information>),
     Overridden {
         previous: Option<Override>,
+    },
+    Voted {
+        accepted: bool,
+        votes: u32,
+        transitions: Vec<Transition>,
+    },
+    Cleared {
+        previous: Option<Override>,
+        transitions: Vec<Transition>,
     },
 }
 

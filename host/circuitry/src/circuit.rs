@@ -1,28 +1,24 @@
-//! [`Circuit`]: what this process keeps of one circuit, and the outcomes that wait to be settled together.
+//! [`Circuit`]: what this process keeps of one circuit.
 
-use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use circuitry_store::Loaded;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
-use crate::call::{Completion, Grant, Ruling};
+use crate::ballot::OwnRecord;
 use crate::context::Context;
-use crate::error::Error;
-use crate::finishing::Finishing;
+use crate::ends::Ends;
 use crate::metering;
-use crate::outcome::{Disposition, Outcome, Settlement};
+use crate::policy::CircuitSettings;
 use crate::state::State;
 
-/// The most completions of one call, as `wit/` says.
-const COMPLETIONS_MAX: usize = 256;
-/// The most permits in one completion, as `wit/` says.
-const RUN_MAX: u32 = 65_536;
+/// So many settings of others are remembered, so that each is told once.
+const TOLD_MAX: usize = 16;
 
-/// What somebody who ended work is told.
-pub(crate) type Settled = Result<Settlement, Error>;
-
-/// What this process keeps of one circuit. Nothing in it is needed: a circuit forgotten costs one load.
+/// What this process keeps of one circuit. Nothing in it is needed: a circuit forgotten costs one load, and with a quorum what
+/// the node has counted for itself.
 #[derive(Debug)]
 pub(crate) struct Circuit {
     /// The circuit's name, as it is shared.
@@ -33,44 +29,24 @@ pub(crate) struct Circuit {
     /// How many looks, overrides and renewals of this circuit may be under way at once, so that one that hangs leaves
     /// instances to others.
     pub(crate) calls: Semaphore,
+    /// Outcomes that the fleet judges.
+    pub(crate) ends: Arc<Ends>,
+    /// The number of the next start on the shared record, and on this node's own.
+    starts: AtomicU64,
+    own_starts: AtomicU64,
     known: Mutex<Option<Loaded>>,
-    ends: Mutex<Ends>,
     state: Mutex<Option<State>>,
+    others: Mutex<Others>,
+    /// With a quorum: the record by which this node decides for itself.
+    own: Mutex<Option<Arc<OwnRecord>>>,
 }
 
-/// Outcomes that wait, and who settles them.
-#[derive(Default)]
-struct Ends {
-    waiting: Vec<Ended>,
-    /// Somebody settles: the one who ended first, or a task.
-    settling: bool,
-    /// Others wait too, so the settling must not wait until the first one is polled again.
-    hurried: bool,
-    /// The settling, while the one who ended first is not just polling it, and its number.
-    settler: Option<(u64, Finishing<()>)>,
-    /// The number of the last settling.
-    last_settler: u64,
-}
-
-impl fmt::Debug for Ends {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Ends").field("settling", &self.settling).finish_non_exhaustive()
-    }
-}
-
-/// One outcome that waits, and who wants to know.
-#[derive(Debug)]
-pub(crate) struct Ended {
-    pub(crate) grant: Grant,
-    pub(crate) outcome: Outcome,
-    pub(crate) reply: oneshot::Sender<Settled>,
-}
-
-/// Outcomes that go to the store in one swap.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    pub(crate) completions: Vec<Completion>,
-    replies: Vec<Ended>,
+/// Settings in force that are not this process's own.
+#[derive(Debug, Default)]
+struct Others {
+    in_force: bool,
+    /// What has been told, as hashes.
+    told: Vec<u64>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -79,16 +55,37 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Circuit {
-    pub(crate) fn new(name: Arc<str>, base: Arc<str>, context: Context, calls: usize) -> Self {
+    /// `first_start` is the number of the first start; see [`crate::node::Node::first_start`].
+    pub(crate) fn new(
+        name: Arc<str>,
+        base: Arc<str>,
+        context: Context,
+        calls: usize,
+        first_start: u64,
+    ) -> Self {
         Self {
             name,
             base,
             context,
             calls: Semaphore::new(calls),
+            ends: Arc::default(),
+            starts: AtomicU64::new(first_start),
+            own_starts: AtomicU64::new(first_start),
             known: Mutex::default(),
-            ends: Mutex::default(),
             state: Mutex::default(),
+            others: Mutex::default(),
+            own: Mutex::default(),
         }
+    }
+
+    /// The number of a start; consecutive, because a ramp admits by it.
+    pub(crate) fn next_start(&self) -> u64 {
+        self.starts.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The number of a start on this node's own record, which not all starts come to.
+    pub(crate) fn next_own_start(&self) -> u64 {
+        self.own_starts.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The entry last seen in the store, without the time at which it was seen.
@@ -110,121 +107,64 @@ impl Circuit {
         }
     }
 
-    /// Adds an outcome; gives the number of the settling that the caller has to do. If another one settles, that goes on in
-    /// a task now.
-    pub(crate) fn ended(&self, ended: Ended) -> Option<u64> {
-        let mut ends = lock(&self.ends);
-        ends.waiting.push(ended);
-        if !ends.settling {
-            (ends.settling, ends.hurried) = (true, false);
-            ends.last_settler = ends.last_settler.wrapping_add(1);
-            return Some(ends.last_settler);
+    /// Notes settings in force that are others than `own`, or that there are none; tells of each once.
+    pub(crate) fn saw_settings(&self, in_force: Option<&CircuitSettings>, own: &CircuitSettings) {
+        let mut others = lock(&self.others);
+        if others.in_force != in_force.is_some() {
+            others.in_force = in_force.is_some();
+            metering::settings_differ(&self.base, if others.in_force { 1.0 } else { -1.0 });
         }
-        ends.hurried = true;
-        let settler = ends.settler.take();
-        drop(ends);
-        drop(settler);
-        None
+        let Some(in_force) = in_force else { return };
+        let mut hasher = DefaultHasher::new();
+        in_force.hash(&mut hasher);
+        let hash = hasher.finish();
+        if others.told.contains(&hash) {
+            return;
+        }
+        if others.told.len() == TOLD_MAX {
+            others.told.remove(0);
+        }
+        others.told.push(hash);
+        drop(others);
+        tracing::warn!(
+            circuit = &*self.name,
+            differ = ?in_force.differing_from(own),
+            revision_in_force = in_force.settings_revision,
+            own_revision = own.settings_revision,
+            "another process's settings are in force, not this one's"
+        );
     }
 
-    /// Keeps the settling until it is polled; says whether it is kept, or goes on in a task because others wait.
-    pub(crate) fn keep_settler(&self, number: u64, settler: Finishing<()>) -> bool {
-        let mut ends = lock(&self.ends);
-        if ends.hurried {
-            drop(ends);
-            drop(settler);
-            return false;
+    /// With a quorum: this node's own record for the shared era `era`, begun anew if it is of another or of other settings.
+    pub(crate) fn own_record(
+        &self,
+        era: u64,
+        in_force: &Arc<CircuitSettings>,
+        begin: impl FnOnce() -> OwnRecord,
+    ) -> Arc<OwnRecord> {
+        let mut own = lock(&self.own);
+        match &*own {
+            Some(own) if own.belongs_to(era, in_force) => own.clone(),
+            _ => own.insert(Arc::new(begin())).clone(),
         }
-        ends.settler = Some((number, settler));
-        true
     }
 
-    /// Takes the settling of this number, to poll it or to let it go on in a task.
-    pub(crate) fn take_settler(&self, number: u64) -> Option<Finishing<()>> {
-        lock(&self.ends).settler.take_if(|(own, _)| *own == number).map(|(_, settler)| settler)
+    /// This node's own record, if it has one.
+    pub(crate) fn own_record_now(&self) -> Option<Arc<OwnRecord>> {
+        lock(&self.own).clone()
     }
 
-    /// Whether outcomes wait. If none does, the settling has ended: the next one who ends begins it anew.
-    pub(crate) fn has_waiting(&self) -> bool {
-        let mut ends = lock(&self.ends);
-        ends.settling = !ends.waiting.is_empty();
-        ends.settling
-    }
-
-    /// Takes what waits, as much as fits into one call; `None` ends the settling.
-    pub(crate) fn next_batch(&self) -> Option<Batch> {
-        let mut ends = lock(&self.ends);
-        if ends.waiting.is_empty() {
-            ends.settling = false;
-            return None;
-        }
-        let mut completions: Vec<Completion> = Vec::new();
-        let mut taken = 0;
-        for ended in &ends.waiting {
-            let full = completions.len() == COMPLETIONS_MAX;
-            let run = completions.last_mut().filter(|last| {
-                ended.grant.probe.is_none()
-                    && last.grant == ended.grant
-                    && last.outcome == ended.outcome
-                    && last.count < RUN_MAX
-            });
-            match run {
-                Some(run) => run.count += 1,
-                None if full => break,
-                None => completions.push(Completion { grant: ended.grant, outcome: ended.outcome, count: 1 }),
-            }
-            taken += 1;
-        }
-        let replies = ends.waiting.drain(..taken).collect();
-        Some(Batch { completions, replies })
+    /// Whether `record` is still the node's own; else one has begun anew.
+    pub(crate) fn is_own(&self, record: &Arc<OwnRecord>) -> bool {
+        lock(&self.own).as_ref().is_some_and(|own| Arc::ptr_eq(own, record))
     }
 }
 
 impl Drop for Circuit {
     fn drop(&mut self) {
         metering::state(&self.base, *lock(&self.state), None);
-    }
-}
-
-impl Batch {
-    /// Tells everybody what became of their outcome: of a run the first ones are accepted. Nobody is told twice.
-    pub(crate) fn settle(&mut self, circuit: &Circuit, rulings: &[Ruling], local: bool) {
-        let dispositions = rulings.iter().flat_map(|ruling| {
-            let accepted = std::iter::repeat_n(Disposition::Accepted, ruling.accepted as usize);
-            accepted.chain(std::iter::repeat_n(Disposition::Stale, ruling.stale as usize))
-        });
-        // A component that rules on too few leaves the rest unsettled.
-        let dispositions = dispositions.chain(std::iter::repeat(Disposition::Unsettled));
-        for (ended, disposition) in self.replies.drain(..).zip(dispositions) {
-            ended.tell(circuit, Settlement { disposition, local });
+        if lock(&self.others).in_force {
+            metering::settings_differ(&self.base, -1.0);
         }
-    }
-
-    /// Tells everybody the same.
-    pub(crate) fn settle_all(&mut self, circuit: &Circuit, settlement: Settlement) {
-        for ended in self.replies.drain(..) {
-            ended.tell(circuit, settlement);
-        }
-    }
-
-    /// Tells everybody of an error.
-    pub(crate) fn fail(&mut self, error: &Error) {
-        for ended in self.replies.drain(..) {
-            // Who no longer waits does not want to know.
-            let _ = ended.reply.send(Err(error.clone()));
-        }
-    }
-
-    /// How many outcomes there are in it.
-    pub(crate) fn outcomes(&self) -> u64 {
-        self.completions.iter().map(|completion| u64::from(completion.count)).sum()
-    }
-}
-
-impl Ended {
-    fn tell(self, circuit: &Circuit, settlement: Settlement) {
-        metering::outcome(&circuit.base, self.outcome, settlement);
-        // Who no longer waits does not want to know.
-        let _ = self.reply.send(Ok(settlement));
     }
 }

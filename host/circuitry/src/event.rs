@@ -26,7 +26,7 @@ pub struct StateChange<'a> {
     pub to: State,
     /// All of it: reason, time, era, generation.
     pub transition: Transition,
-    /// Whether it is this process's own record that changed, because the store was down.
+    /// Whether it is a record of this process's own that changed: because the store was down, or because a quorum is in force.
     pub local: bool,
 }
 

@@ -71,11 +71,7 @@ impl Factory {
     pub async fn new(settings: Settings) -> Result<Self, SettingsError> {
         let runtime = Runtime::new(&settings.source, settings.limits)?;
         if let Err((field, problem)) = runtime.check(&settings.rules).await? {
-            let setting = match field.as_str() {
-                "trip-rule" => "trip_fn".to_owned(),
-                field => field.trim_end_matches("-ms").replace('-', "_"),
-            };
-            return Err(SettingsError::Invalid { setting, problem });
+            return Err(SettingsError::Invalid { setting: builders_name(&field), problem });
         }
         let capacity = settings.max_circuits;
         let circuits =
@@ -103,6 +99,7 @@ impl Factory {
                 name.into(),
                 context.clone(),
                 shared.calls_per_circuit,
+                shared.node.first_start(),
             ));
             match shared
                 .circuits
@@ -119,4 +116,10 @@ impl Factory {
     pub fn is_store_down(&self) -> bool {
         self.shared.node.outage.is_down()
     }
+}
+
+/// The builder's name for a field of the contract: `backoff.max-ms` is `backoff.max`.
+fn builders_name(field: &str) -> String {
+    let names = field.split('.').map(|name| name.trim_end_matches("-ms").replace('-', "_"));
+    names.collect::<Vec<_>>().join(".")
 }

@@ -8,16 +8,19 @@
 //! A [`Factory`] makes a [`Breaker`] for a name and a [`Context`]; [`Breaker::execute`] starts, works and ends. What
 //! it does *not* do: it does not retry your work, time it out, or limit its rate.
 //!
-//! - [`factory`], [`breaker`], [`permit`]: what you call; [`settings`], [`context`]: what you say
+//! - [`factory`], [`breaker`], [`permit`]: what you call; [`settings`], [`policy`], [`context`]: what you say
 //! - [`outcome`], [`refusal`], [`state`], [`error`], [`event`]: what you are told
-//! - `node`, `settling`, `outage`: this process among the fleet's; `runtime`: the component in wasmtime
+//! - `node`, `starting`, `settling`, `ballot`, `outage`: this process among the fleet's; `runtime`: the component in wasmtime
 //! - [`metering`]: the metrics, with the feature `metrics`
 
+mod ballot;
 pub mod breaker;
+mod builder;
 mod call;
 mod circuit;
 mod clock;
 pub mod context;
+mod ends;
 pub mod error;
 pub mod event;
 pub mod factory;
@@ -27,10 +30,12 @@ mod node;
 mod outage;
 pub mod outcome;
 pub mod permit;
+pub mod policy;
 pub mod refusal;
 mod runtime;
 pub mod settings;
 mod settling;
+mod starting;
 pub mod state;
 
 pub use breaker::{Breaker, Executed};
@@ -41,6 +46,10 @@ pub use event::StateChange;
 pub use factory::Factory;
 pub use outcome::{Disposition, Expected, Outcome, Settlement, WorkError, default_error_matcher};
 pub use permit::Permit;
+pub use policy::{Backoff, CircuitSettings, HalfOpenLimit, Overdue, Quorum, Ramp, TripRule, Window};
 pub use refusal::{Refusal, RefusalReason};
 pub use settings::{Settings, SettingsBuilder, StoreFailure, TripInformation};
-pub use state::{Counts, Information, Override, OverrideKind, Probe, State, Transition, TransitionReason};
+pub use state::{
+    ChangeKind, Counts, Information, NextChange, Override, OverrideKind, Probe, RampPosition, RuleState,
+    State, Transition, TransitionReason, Trip, TripKind, Vote,
+};

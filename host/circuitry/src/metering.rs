@@ -4,10 +4,11 @@
 //!
 //! | metric | kind | labels | counts |
 //! |---|---|---|---|
-//! | `circuitry_calls_total` | counter | circuit, verdict | starts: `permit`, `probe`, or the refusal's reason |
+//! | `circuitry_calls_total` | counter | circuit, verdict | starts: `permit`, `probe`, `would-have-refused`, or the refusal's reason |
 //! | `circuitry_outcomes_total` | counter | circuit, outcome, disposition, local | ends |
 //! | `circuitry_transitions_total` | counter | circuit, from, to, reason, local | changes of state that this process made |
-//! | `circuitry_circuits` | gauge | circuit, state | circuits that this process saw last in that state |
+//! | `circuitry_circuits` | gauge | circuit, state | circuits that this process saw last in that state, by its own record where that refuses |
+//! | `circuitry_settings_differ` | gauge | circuit | circuits for which another process's settings are in force |
 //! | `circuitry_store_operations_total` | counter | operation, result | loads and swaps; `unknown` is a swap without an answer |
 //! | `circuitry_fallback` | gauge | | factories for which the store is down: 0 or 1 where there is one |
 //! | `circuitry_outcomes_lost_total` | counter | circuit | outcomes that were not counted, or whose fate cannot be told |
@@ -55,6 +56,11 @@ mod counted {
                     .increment(change);
             }
         }
+    }
+
+    /// Circuits of one name add up.
+    pub(crate) fn settings_differ(circuit: &str, change: f64) {
+        gauge!("circuitry_settings_differ", "circuit" => circuit.to_owned()).increment(change);
     }
 
     fn store(operation: &'static str, result: &'static str) {
@@ -108,6 +114,7 @@ mod uncounted {
     pub(crate) fn outcome(_: &str, _: Outcome, _: Settlement) {}
     pub(crate) fn transition(_: &str, _: &Transition, _: bool) {}
     pub(crate) fn state(_: &str, _: Option<State>, _: Option<State>) {}
+    pub(crate) fn settings_differ(_: &str, _: f64) {}
     pub(crate) fn load<T>(_: Result<T, &StoreError>) {}
     pub(crate) fn swap(_: Result<&Swapped, &StoreError>) {}
     pub(crate) fn fallback(_: f64) {}

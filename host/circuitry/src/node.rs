@@ -15,13 +15,17 @@ use crate::circuit::Circuit;
 use crate::clock::StoreClock;
 use crate::error::{ComponentError, Error};
 use crate::outage::Outage;
+use crate::policy::CircuitSettings;
 use crate::runtime::asking::{self, Deadline, Trouble};
 use crate::runtime::{Answered, Runtime};
-use crate::settings::{Rules, Settings, StoreFailure};
+use crate::settings::{Settings, StoreFailure};
 use crate::settling::settle_parked;
 
 /// How often a call asks a store that fails, within its timeout.
 const TRIES_MAX: u32 = 3;
+
+/// Set in the numbers of all calls but starts, which have consecutive numbers of their own.
+const NO_START: u64 = 1 << 63;
 
 /// This process among the fleet's.
 pub(crate) struct Node {
@@ -32,9 +36,15 @@ pub(crate) struct Node {
     pub(crate) outage: Outage,
     /// Where tasks run, also those begun by a permit that is dropped outside of it.
     pub(crate) tasks: Handle,
-    rules: Arc<Rules>,
+    /// How circuits behave where no other process says otherwise.
+    pub(crate) rules: Arc<CircuitSettings>,
+    /// The name under which this node votes.
+    pub(crate) vote_as: Arc<str>,
     id: u64,
+    /// Names this process on records of its own, so that no place there is taken for one on the shared record.
+    local_id: u64,
     sequence: AtomicU64,
+    circuits_made: AtomicU64,
 }
 
 impl fmt::Debug for Node {
@@ -63,6 +73,9 @@ impl Node {
     /// repeated ones.
     pub(crate) fn new(settings: Settings, runtime: Runtime, tasks: Handle) -> Result<Self, getrandom::Error> {
         let clock = StoreClock::new(settings.clock.clone());
+        let (id, local_id) = (getrandom::u64()?, getrandom::u64()?);
+        // Without a name of the user's, a vote is told apart for as long as this process lives.
+        let vote_as = settings.node_id.clone().unwrap_or_else(|| format!("unnamed-{id:016x}").into());
         Ok(Self {
             store: settings.store.clone(),
             runtime,
@@ -70,8 +83,11 @@ impl Node {
             clock,
             tasks,
             rules: Arc::new(settings.rules.clone()),
-            id: getrandom::u64()?,
+            vote_as,
+            id,
+            local_id,
             sequence: AtomicU64::new(1),
+            circuits_made: AtomicU64::new(0),
             settings,
         })
     }
@@ -81,9 +97,29 @@ impl Node {
         format!("\u{1}trial of node {:016x}", self.id)
     }
 
-    /// Names a call; no two of this process have the same name.
-    pub(crate) fn token(&self) -> Token {
-        Token { node: self.id, sequence: self.sequence.fetch_add(1, Ordering::Relaxed) }
+    /// The number of the first start of a circuit that is made now. They are consecutive from there on.
+    ///
+    /// A circuit that was forgotten and is made again repeats none. Processes begin somewhere else each, so that a ramp does not
+    /// admit the same starts of all.
+    pub(crate) fn first_start(&self) -> u64 {
+        let made = self.circuits_made.fetch_add(1, Ordering::Relaxed) & (u64::from(u32::MAX) >> 1);
+        // Not the thread's generator: who seeds that seeds it alike in all processes.
+        let phase = fastrand::Rng::with_seed(self.id ^ made).u64(0..1_000);
+        (made << 32) + phase
+    }
+
+    /// Names a call; no two of this process on a circuit have the same name.
+    pub(crate) fn token(&self, operation: &Operation) -> Token {
+        let sequence = match operation {
+            Operation::Start(number) => *number,
+            _ => self.sequence.fetch_add(1, Ordering::Relaxed) | NO_START,
+        };
+        Token { node: self.id, sequence }
+    }
+
+    /// Names a call on a record of this process's own.
+    pub(crate) fn local_token(&self, operation: &Operation) -> Token {
+        Token { node: self.local_id, ..self.token(operation) }
     }
 
     /// How long one try at the store may take, so that the fallback still answers within the store's timeout.
@@ -139,11 +175,11 @@ impl Node {
     ) -> Result<Answer, Problem> {
         let known = match operation {
             // Strict: a start sees what the store has now, and so does who looks.
-            Operation::Start | Operation::Inspect | Operation::SetOverride(_) => None,
-            Operation::End(_) | Operation::Renew { .. } => circuit.known(),
+            Operation::Start(_) | Operation::Inspect | Operation::SetOverride(_) | Operation::Reset => None,
+            Operation::End(_) | Operation::Renew { .. } | Operation::Vote { .. } => circuit.known(),
         };
         let deadline = Deadline::within(self.patience());
-        let is_start = matches!(operation, Operation::Start);
+        let is_start = matches!(operation, Operation::Start(_));
         let mut _place = None;
         if !is_start {
             // A start holds no instance while it asks the store; the others must not take them all for one circuit, and
@@ -192,12 +228,13 @@ impl Node {
             records.swap(&circuit.name, None, &entry.value, None).await.map_err(store_problem)?;
         }
         let deadline = Deadline::within(self.settings.store_timeout);
-        let call = self.call(circuit, operation, self.token(), None, None, deadline);
+        let token = self.local_token(&operation);
+        let call = self.call(circuit, operation, token, None, None, deadline);
         let answered = self.runtime.call(Arc::new(records), self.settings.hook.clone(), true, call).await?;
         Ok(answered.answer)
     }
 
-    fn call(
+    pub(crate) fn call(
         &self,
         circuit: &Circuit,
         operation: Operation,
@@ -263,7 +300,8 @@ impl Exchange {
         operation: Operation,
         known: Option<Loaded>,
     ) -> Self {
-        Self { circuit: circuit.clone(), operation, token: node.token(), known, retry_of: None }
+        let token = node.token(&operation);
+        Self { circuit: circuit.clone(), operation, token, known, retry_of: None }
     }
 
     /// How many outcomes it carries.

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::StartError;
 use crate::refusal::Refusal;
@@ -15,6 +16,9 @@ pub enum Outcome {
     Success,
     /// The dependency failed; a deadline that passed is a failure too.
     Failure,
+    /// The dependency failed and asked to be left alone for so long (HTTP's `Retry-After`). If this failure opens the circuit, it
+    /// opens for at least so long, [`retry_after_max`](crate::SettingsBuilder::retry_after_max) at most.
+    FailureRetryAfter(Duration),
     /// Neither: changes no count and frees a probe's place. A cancel by the caller is one.
     Ignored,
 }
@@ -24,7 +28,7 @@ impl Outcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Success => "success",
-            Self::Failure => "failure",
+            Self::Failure | Self::FailureRetryAfter(_) => "failure",
             Self::Ignored => "ignored",
         }
     }
@@ -36,7 +40,7 @@ impl Outcome {
 pub struct Settlement {
     /// Whether it was applied.
     pub disposition: Disposition,
-    /// Whether this was the process's own record, because the store was down.
+    /// Whether this was a record of the process's own: because the store was down, or because a quorum is in force.
     pub local: bool,
 }
 
@@ -51,7 +55,8 @@ pub enum Disposition {
     /// Not known: the store did not answer in time, and the outcome is settled in the background, once; or an answer was
     /// lost and so many others have written since that nobody can tell (`circuitry_outcomes_lost_total` counts it).
     Unsettled,
-    /// It was not counted: the store is down, or was when the permit was given, and the settings keep no local record.
+    /// It was not counted: by an override nothing counts, or the store is down, or was when the permit was given, and the
+    /// settings keep no local record.
     Uncounted,
 }
 

@@ -4,15 +4,19 @@ use std::future::Future;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use circuitry_store::Clock;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::call::{Answer, Grant, Operation, Token};
+use crate::ballot;
+use crate::call::{Answer, Grant, Operation};
 use crate::circuit::Circuit;
 use crate::error::Error;
+use crate::metering;
 use crate::node::{Asked, Node};
 use crate::outcome::{Disposition, Outcome, Settlement};
-use crate::settling::{self, HandedOver};
+use crate::refusal::Refusal;
+use crate::settling::{self, HandedOver, Judge};
 
 /// How often a lease is renewed within its length, so that two renewals may fail.
 const RENEWALS_A_LEASE: u32 = 3;
@@ -31,33 +35,80 @@ const LEASES_HELD: u32 = 10;
 pub struct Permit {
     node: Arc<Node>,
     circuit: Arc<Circuit>,
-    /// `None`: admitted without asking, because the store is down.
-    grant: Option<Grant>,
+    era: Option<u64>,
+    is_probe: bool,
+    would_have_refused: Option<Refusal>,
+    slow_call_after_ms: Option<u64>,
+    begun_at_ms: u64,
+    /// Taken when it is settled.
+    judged: Option<Judged>,
     renewal: Option<JoinHandle<()>>,
 }
 
+/// Who judges the outcome.
+#[derive(Debug)]
+pub(crate) enum Judged {
+    By(Judge, Grant),
+    /// It counts nothing: by an override, or `local` because the store is down.
+    Nobody {
+        local: bool,
+    },
+}
+
+/// A start that was admitted.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) era: Option<u64>,
+    pub(crate) judged: Judged,
+    pub(crate) slow_call_after_ms: Option<u64>,
+    pub(crate) would_have_refused: Option<Refusal>,
+    /// How long the lease of a probe lasts, by the settings in force.
+    pub(crate) lease: Duration,
+}
+
 impl Permit {
-    pub(crate) fn new(node: Arc<Node>, circuit: Arc<Circuit>, grant: Option<Grant>) -> Self {
-        let probe = grant.and_then(|grant| Some((grant.era, grant.probe?)));
-        let renewal = probe.map(|(era, probe)| {
-            let lease = Duration::from_millis(node.settings.rules.probe_timeout_ms);
-            let every = (lease / RENEWALS_A_LEASE).max(Duration::from_millis(1));
-            node.tasks.spawn(renew(Arc::downgrade(&node), circuit.clone(), era, probe, every))
-        });
-        Self { node, circuit, grant, renewal }
+    pub(crate) fn new(node: Arc<Node>, circuit: Arc<Circuit>, admitted: Admitted) -> Self {
+        let Admitted { era, judged, slow_call_after_ms, would_have_refused, lease } = admitted;
+        let renewal = match &judged {
+            Judged::By(judge, grant @ Grant { probe: Some(_), .. }) => {
+                let every = (lease / RENEWALS_A_LEASE).max(Duration::from_millis(1));
+                let probe = Renewal { circuit: circuit.clone(), judge: judge.clone(), grant: *grant };
+                Some(node.tasks.spawn(probe.run(Arc::downgrade(&node), every)))
+            }
+            Judged::By(..) | Judged::Nobody { .. } => None,
+        };
+        Self {
+            begun_at_ms: node.settings.clock.now_ms(),
+            is_probe: renewal.is_some(),
+            node,
+            circuit,
+            era,
+            would_have_refused,
+            slow_call_after_ms,
+            judged: Some(judged),
+            renewal,
+        }
     }
 
-    /// The era that the permit belongs to; `None` where it was given without asking, because the store is down.
+    /// The era of the circuit that the permit belongs to; `None` where it was given without asking, because the store is down.
     pub fn era(&self) -> Option<u64> {
-        self.grant.map(|grant| grant.era)
+        self.era
     }
 
-    /// Whether the work is a probe: its outcome decides whether the circuit closes.
+    /// Whether the work is a probe: its outcome decides whether the circuit closes; with a quorum perhaps the circuit of this node
+    /// only.
     pub fn is_probe(&self) -> bool {
-        self.grant.is_some_and(|grant| grant.probe.is_some())
+        self.is_probe
     }
 
-    /// Settles the permit: tells the circuit how the work ended, and the caller what became of that.
+    /// The refusal that an override of the kind [`MetricsOnly`](crate::OverrideKind::MetricsOnly) turned into this permit. Its
+    /// outcome counts nothing.
+    pub fn would_have_refused(&self) -> Option<&Refusal> {
+        self.would_have_refused.as_ref()
+    }
+
+    /// Settles the permit: tells the circuit how the work ended, and the caller what became of that. Where the settings in force
+    /// say from when on a call is slow, the time since the start says whether it was.
     ///
     /// Waits at most the store's timeout; [`Disposition::Unsettled`] then says that the settling goes on.
     ///
@@ -87,22 +138,34 @@ impl Permit {
         if let Some(renewal) = self.renewal.take() {
             renewal.abort();
         }
-        let Some(grant) = self.grant.take() else {
-            return Err(Settlement { disposition: Disposition::Uncounted, local: true });
+        let at_once = |disposition, local| {
+            let settlement = Settlement { disposition, local };
+            metering::outcome(&self.circuit.base, outcome, settlement);
+            Err(settlement)
         };
-        if outcome == Outcome::Ignored && grant.probe.is_none() {
+        match self.judged.take() {
+            None => at_once(Disposition::Uncounted, true),
+            Some(Judged::Nobody { local }) => at_once(Disposition::Uncounted, local),
             // It would change nothing, so nobody needs to be asked.
-            let settlement = Settlement { disposition: Disposition::Accepted, local: false };
-            crate::metering::outcome(&self.circuit.base, outcome, settlement);
-            return Err(settlement);
+            Some(Judged::By(judge, Grant { probe: None, .. })) if outcome == Outcome::Ignored => {
+                at_once(Disposition::Accepted, matches!(judge, Judge::Node(_)))
+            }
+            Some(Judged::By(judge, grant)) => {
+                let slow = outcome != Outcome::Ignored && self.is_slow();
+                Ok(settling::hand_over(&self.node, &self.circuit, judge, grant, outcome, slow))
+            }
         }
-        Ok(settling::hand_over(&self.node, &self.circuit, grant, outcome))
+    }
+
+    fn is_slow(&self) -> bool {
+        let took_ms = self.node.settings.clock.now_ms().saturating_sub(self.begun_at_ms);
+        self.slow_call_after_ms.is_some_and(|slow_after_ms| took_ms > slow_after_ms)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.grant.is_some() {
+        if self.judged.is_some() {
             // Nobody waits for the answer.
             let _ = self.settle(Outcome::Ignored);
         }
@@ -110,20 +173,45 @@ impl Drop for Permit {
 }
 
 /// Renews a probe's lease until its place is lost, the permit is settled, or it takes too long.
-async fn renew(node: Weak<Node>, circuit: Arc<Circuit>, era: u64, probe: Token, every: Duration) {
-    for _ in 0..(LEASES_HELD - 1) * RENEWALS_A_LEASE {
-        sleep(every).await;
-        let Some(node) = node.upgrade() else { return };
-        match node.ask(&circuit, Operation::Renew { era, probe }).await {
-            Ok(Asked::Shared(Answer::Renewed(false))) => {
-                tracing::debug!(circuit = &*circuit.name, "the probe's place was given to another");
-                return;
-            }
-            Ok(_) => {}
-            Err(error) => {
-                tracing::debug!(circuit = &*circuit.name, %error, "a probe's lease was not renewed")
+struct Renewal {
+    circuit: Arc<Circuit>,
+    judge: Judge,
+    grant: Grant,
+}
+
+impl Renewal {
+    async fn run(self, node: Weak<Node>, every: Duration) {
+        let circuit = &self.circuit;
+        for _ in 0..(LEASES_HELD - 1) * RENEWALS_A_LEASE {
+            sleep(every).await;
+            let Some(node) = node.upgrade() else { return };
+            match self.renew(&node).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::debug!(circuit = &*circuit.name, "the probe's place was given to another");
+                    return;
+                }
+                Err(error) => {
+                    tracing::debug!(circuit = &*circuit.name, %error, "a probe's lease was not renewed");
+                }
             }
         }
+        tracing::warn!(
+            circuit = &*circuit.name,
+            "a probe's work takes too long; its place may go to another"
+        );
     }
-    tracing::warn!(circuit = &*circuit.name, "a probe's work takes too long; its place may go to another");
+
+    /// Whether the place is held, as far as is known.
+    async fn renew(&self, node: &Arc<Node>) -> Result<bool, Error> {
+        match (&self.judge, self.grant) {
+            (Judge::Node(own), grant) => ballot::renew(node, &self.circuit, own, grant).await,
+            (Judge::Fleet, Grant { era, probe: Some(probe) }) => {
+                let asked = node.ask(&self.circuit, Operation::Renew { era, probe }).await?;
+                // What an outage's record does not hold the shared one may.
+                Ok(!matches!(asked, Asked::Shared(Answer::Renewed(false))))
+            }
+            (Judge::Fleet, Grant { probe: None, .. }) => Ok(false),
+        }
+    }
 }

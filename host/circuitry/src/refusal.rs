@@ -13,6 +13,11 @@ pub enum RefusalReason {
     TooManyRequests,
     /// A person forced the circuit open.
     ForcedOpen,
+    /// The circuit has recovered and admits a share for now.
+    Ramp,
+    /// This node's own circuit is open, and the fleet's is not: the node tripped alone (see
+    /// [`quorum`](crate::SettingsBuilder::quorum)).
+    NodeOpen,
     /// The store is down, and the settings say to refuse then.
     StoreDown,
 }
@@ -24,6 +29,8 @@ impl RefusalReason {
             Self::Open => "open",
             Self::TooManyRequests => "too-many-requests",
             Self::ForcedOpen => "forced-open",
+            Self::Ramp => "ramp",
+            Self::NodeOpen => "node-open",
             Self::StoreDown => "store-down",
         }
     }
@@ -75,6 +82,8 @@ impl fmt::Display for Refusal {
             RefusalReason::Open => "the circuit is open",
             RefusalReason::TooManyRequests => "the circuit is half-open and all its probes are out",
             RefusalReason::ForcedOpen => "the circuit was forced open",
+            RefusalReason::Ramp => "the circuit has recovered and admits a share for now",
+            RefusalReason::NodeOpen => "the circuit is open for this node",
             RefusalReason::StoreDown => "the store is down and the settings refuse then",
         };
         write!(formatter, "{why}; try again in {} ms", self.retry_after.as_millis())

@@ -1,5 +1,5 @@
-//! Settling: outcomes of one circuit go to the store together, one swap under way at a time; what ends meanwhile
-//! waits and goes with the next.
+//! Settling: outcomes of one record go to it together, one swap under way at a time; what ends meanwhile waits and goes with the
+//! next. The record is the circuit's shared one, or with a quorum this node's own.
 
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
@@ -12,8 +12,10 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use crate::call::{Answer, Grant, Operation, Problem};
-use crate::circuit::{Batch, Circuit, Ended, Settled};
+use crate::ballot::{self, OwnRecord};
+use crate::call::{Answer, Grant, Leave, Operation, Problem, Started};
+use crate::circuit::Circuit;
+use crate::ends::{Batch, Ended, Ends, Settled};
 use crate::error::{ComponentError, Error};
 use crate::event::announce;
 use crate::finishing::Finishing;
@@ -22,6 +24,24 @@ use crate::node::{Exchange, Node, is_busy, is_outage};
 use crate::outcome::{Disposition, Outcome, Settlement};
 use crate::runtime::asking::Deadline;
 use crate::settings::StoreFailure;
+
+/// The record that judges outcomes.
+#[derive(Clone, Debug)]
+pub(crate) enum Judge {
+    /// The shared one, or its stand-in while the store is down.
+    Fleet,
+    /// This node's own.
+    Node(Arc<OwnRecord>),
+}
+
+impl Judge {
+    fn ends<'a>(&'a self, circuit: &'a Circuit) -> &'a Arc<Ends> {
+        match self {
+            Self::Fleet => &circuit.ends,
+            Self::Node(own) => &own.ends,
+        }
+    }
+}
 
 /// An outcome that was handed over.
 pub(crate) struct HandedOver {
@@ -33,7 +53,7 @@ pub(crate) struct HandedOver {
 /// The settling by the one who ended first. It goes on in a task as soon as somebody else waits for it too, and when this is
 /// dropped: nobody else's outcome hangs on whether this one is polled.
 struct Settling {
-    circuit: Arc<Circuit>,
+    ends: Arc<Ends>,
     number: u64,
 }
 
@@ -41,11 +61,9 @@ impl Future for Settling {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        // Not under the circuit's lock: a callback in it may end a permit of this circuit.
-        let Some(mut settler) = self.circuit.take_settler(self.number) else { return Poll::Ready(()) };
-        if Pin::new(&mut settler).poll(context).is_pending()
-            && self.circuit.keep_settler(self.number, settler)
-        {
+        // Not under the lock: a callback in it may end a permit of this circuit.
+        let Some(mut settler) = self.ends.take_settler(self.number) else { return Poll::Ready(()) };
+        if Pin::new(&mut settler).poll(context).is_pending() && self.ends.keep_settler(self.number, settler) {
             return Poll::Pending;
         }
         Poll::Ready(())
@@ -54,7 +72,7 @@ impl Future for Settling {
 
 impl Drop for Settling {
     fn drop(&mut self) {
-        drop(self.circuit.take_settler(self.number));
+        drop(self.ends.take_settler(self.number));
     }
 }
 
@@ -62,14 +80,17 @@ impl Drop for Settling {
 pub(crate) fn hand_over(
     node: &Arc<Node>,
     circuit: &Arc<Circuit>,
+    judge: Judge,
     grant: Grant,
     outcome: Outcome,
+    slow: bool,
 ) -> HandedOver {
     let (reply, answer) = oneshot::channel();
-    let settling = circuit.ended(Ended { grant, outcome, reply }).map(|number| {
-        let settler = Finishing::new(&node.tasks, settle_first(node.clone(), circuit.clone()));
-        circuit.keep_settler(number, settler);
-        Settling { circuit: circuit.clone(), number }
+    let ends = judge.ends(circuit).clone();
+    let settling = ends.push(Ended { grant, outcome, slow, reply }).map(|number| {
+        let settler = Finishing::new(&node.tasks, settle_first(node.clone(), circuit.clone(), judge));
+        ends.keep_settler(number, settler);
+        Settling { ends, number }
     });
     HandedOver { answer, settling }
 }
@@ -100,21 +121,26 @@ pub(crate) async fn answer(node: &Node, circuit: &Circuit, handed_over: HandedOv
 
 /// Settles what waits now, in the task of who ended first; what has come meanwhile is for a task of its own, so that nobody
 /// settles for others for ever.
-async fn settle_first(node: Arc<Node>, circuit: Arc<Circuit>) {
-    settle_next(&node, &circuit).await;
-    if circuit.has_waiting() {
+async fn settle_first(node: Arc<Node>, circuit: Arc<Circuit>, judge: Judge) {
+    settle_next(&node, &circuit, &judge).await;
+    if judge.ends(&circuit).has_waiting() {
         let tasks = node.tasks.clone();
-        tasks.spawn(async move { while settle_next(&node, &circuit).await {} });
+        tasks.spawn(async move { while settle_next(&node, &circuit, &judge).await {} });
     }
 }
 
 /// Settles what fits into one call; says whether there was anything.
-async fn settle_next(node: &Arc<Node>, circuit: &Arc<Circuit>) -> bool {
-    let Some(batch) = circuit.next_batch() else { return false };
+async fn settle_next(node: &Arc<Node>, circuit: &Arc<Circuit>, judge: &Judge) -> bool {
+    let Some(batch) = judge.ends(circuit).next_batch() else { return false };
     let outcomes = batch.outcomes();
+    let settled = async {
+        match judge {
+            Judge::Fleet => settle_batch(node.clone(), circuit.clone(), batch).await,
+            Judge::Node(own) => ballot::settle(node, circuit, own, batch).await,
+        }
+    };
     // A store that panics fails this batch, and not the circuit for ever.
-    let settled = AssertUnwindSafe(settle_batch(node.clone(), circuit.clone(), batch)).catch_unwind().await;
-    if settled.is_err() {
+    if AssertUnwindSafe(settled).catch_unwind().await.is_err() {
         lost(circuit, outcomes, &panicked(circuit));
     }
     true
@@ -180,14 +206,15 @@ pub(crate) async fn settle_parked(node: &Arc<Node>, mut exchange: Exchange) {
             Ok(Answer::Settled { transitions, .. }) => {
                 return announce(&node.settings, &circuit, &transitions, false);
             }
-            Ok(Answer::Started { verdict, transitions }) => {
+            Ok(Answer::Started(Started { verdict, transitions, .. })) => {
                 announce(&node.settings, &circuit, &transitions, false);
-                if let Ok(grant @ Grant { probe: Some(_), .. }) = verdict {
+                if let Ok(Leave { grant: grant @ Grant { probe: Some(_), .. }, .. }) = verdict {
                     // Whoever asked is gone: the place is given back.
-                    drop(hand_over(node, &circuit, grant, Outcome::Ignored));
+                    drop(hand_over(node, &circuit, Judge::Fleet, grant, Outcome::Ignored, false));
                 }
                 return;
             }
+            Ok(answer @ Answer::Voted { .. }) => return ballot::told(node, &circuit, answer, false),
             Ok(_) => return,
             Err(failure) if is_passing(&failure.problem) => pause().await,
             Err(failure) if is_outage(&failure.problem) => {
@@ -206,7 +233,7 @@ pub(crate) async fn settle_parked(node: &Arc<Node>, mut exchange: Exchange) {
 }
 
 /// Whether the same call may well succeed in a moment.
-fn is_passing(problem: &Problem) -> bool {
+pub(crate) fn is_passing(problem: &Problem) -> bool {
     is_busy(problem) || matches!(problem, Problem::Contention)
 }
 
@@ -229,6 +256,6 @@ pub(crate) fn lost(circuit: &Circuit, outcomes: u64, error: &Error) {
     }
 }
 
-fn wrong_answer() -> Problem {
+pub(crate) fn wrong_answer() -> Problem {
     Problem::Component(ComponentError::Trapped("it answered another question".into()))
 }

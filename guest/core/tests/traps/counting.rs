@@ -12,7 +12,10 @@ fn bearing(failure_count_threshold: u64) -> Settings {
 }
 
 fn custom() -> Settings {
-    Settings { trip_rule: TripRule::Custom(CustomRule { name: "own".into(), version: 3 }), ..settings() }
+    Settings {
+        trip_rules: vec![TripRule::Custom(CustomRule { name: "own".into(), version: 3 })],
+        ..settings()
+    }
 }
 
 fn counts(fleet: &mut Fleet) -> [u64; 5] {
@@ -99,6 +102,7 @@ fn a_lowered_threshold_trips_on_the_next_failure() {
     let mut fleet = Fleet::new(bearing(10));
     let permit = fleet.permit();
     fleet.settle(&[of(permit, Outcome::Failure, 8)]);
+    fleet.forget_settings();
     fleet.settings.failure_count_threshold = 3;
     assert_eq!(fleet.state(), State::Closed);
     let settled = fleet.settle(&[of(permit, Outcome::Failure, 5)]);
@@ -194,7 +198,15 @@ fn without_a_cyclic_clear_counts_last() {
     let mut fleet = Fleet::new(bearing(5));
     let permit = fleet.permit();
     fleet.end(permit, Outcome::Failure);
-    assert_eq!(fleet.record().status, Status::Closed { counts_expire_at_ms: None });
+    assert_eq!(
+        fleet.record().status,
+        Status::Closed {
+            counts_expire_at_ms: None,
+            windows: circuitry_core::window::Windows::default(),
+            votes: vec![],
+            ramp_since_ms: None
+        }
+    );
     fleet.now_ms += 1_000_000_000;
     assert_eq!(fleet.information().counts.total, 1);
 }

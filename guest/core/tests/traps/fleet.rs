@@ -21,7 +21,8 @@ pub(crate) fn settings() -> Settings {
         cyclic_clear_after_ms: None,
         probe_timeout_ms: 10_000,
         idle_retention_ms: 86_400_000,
-        trip_rule: TripRule::ConsecutiveFailures,
+        trip_rules: vec![TripRule::CONSECUTIVE_FAILURES],
+        ..Settings::default()
     }
 }
 
@@ -183,7 +184,13 @@ impl Fleet {
 
     /// Stores what no call of these has led to.
     pub(crate) fn put(&mut self, record: &Record) {
-        self.store.put(record.to_bytes().unwrap());
+        self.store.put(record.to_bytes());
+    }
+
+    /// Stores the record as schema 1 had it: without settings, so that those of the next caller count.
+    pub(crate) fn forget_settings(&mut self) {
+        let record = Record { in_force: None, ..self.record() };
+        self.put(&record);
     }
 
     pub(crate) fn put_bytes(&mut self, bytes: &[u8]) {
@@ -216,7 +223,7 @@ impl Fleet {
 
     pub(crate) fn refusal(&mut self) -> (RefusalReason, u64) {
         match self.start() {
-            Verdict::Refusal { reason, retry_after_ms } => (reason, retry_after_ms),
+            Verdict::Refusal(refusal) => (refusal.reason, refusal.retry_after_ms),
             permit => panic!("no refusal but {permit:?}"),
         }
     }
@@ -263,9 +270,23 @@ impl Fleet {
         self.call(Operation::SetOverride(caller, Some(wanted)))
     }
 
+    pub(crate) fn reset(&mut self) {
+        let caller = self.caller();
+        let Answer::Cleared { .. } = self.call(Operation::Reset(caller)).unwrap() else { panic!() };
+    }
+
+    /// Casts a node's vote and says whether it counts, and how many do.
+    pub(crate) fn vote(&mut self, node_id: &str) -> (bool, u32) {
+        let (caller, era) = (self.caller(), self.information().era);
+        match self.call(Operation::Vote { caller, era, node_id: node_id.into() }).unwrap() {
+            Answer::Voted { accepted, votes, .. } => (accepted, votes),
+            other => panic!("{other:?} is no answer to a vote"),
+        }
+    }
+
     pub(crate) fn information(&mut self) -> Information {
         let Answer::Inspected(information) = self.call(Operation::Inspect).unwrap() else { panic!() };
-        information
+        *information
     }
 
     pub(crate) fn state(&mut self) -> State {
@@ -274,7 +295,8 @@ impl Fleet {
 }
 
 pub(crate) fn of(permit: Permit, outcome: Outcome, count: u32) -> Completion {
-    Completion { era: permit.era, probe: permit.probe.map(|probe| probe.id), outcome, count }
+    let probe = permit.probe.map(|probe| probe.id);
+    Completion { era: permit.era, probe, outcome, slow: false, count, retry_after_ms: None }
 }
 
 /// Why a call failed.

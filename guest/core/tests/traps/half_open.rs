@@ -328,8 +328,8 @@ fn reading_never_writes() {
 
 #[test]
 fn the_rule_of_a_closed_circuit_is_not_asked_about_a_probe() {
-    let trip_rule = TripRule::Custom(CustomRule { name: "own".into(), version: 1 });
-    let mut fleet = Fleet::new(Settings { trip_rule, close_threshold: 2, ..settings() });
+    let trip_rules = vec![TripRule::Custom(CustomRule { name: "own".into(), version: 1 })];
+    let mut fleet = Fleet::new(Settings { trip_rules, close_threshold: 2, ..settings() });
     fleet.questions.trips_at = 1;
     let permit = fleet.permit();
     fleet.end(permit, Outcome::Failure);
@@ -347,6 +347,7 @@ fn a_lowered_close_threshold_lets_no_probe_out_beyond_it() {
     for _ in 0..3 {
         fleet.probe();
     }
+    fleet.forget_settings();
     fleet.settings.close_threshold = 1;
     fleet.now_ms += 10_000;
     // All three leases are over, and yet there is room for one only.
@@ -360,6 +361,7 @@ fn probe_successes_that_reach_a_lowered_threshold_close_at_the_next_start() {
     let (mut fleet, _) = Fleet::to_be_probed(closing_after(3));
     let (first, second) = (fleet.probe(), fleet.probe());
     fleet.end(first, Outcome::Success);
+    fleet.forget_settings();
     fleet.settings.close_threshold = 1;
     assert_eq!(fleet.permit().probe, None);
     assert_eq!(fleet.state(), State::Closed);

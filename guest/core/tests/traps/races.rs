@@ -3,6 +3,7 @@
 use circuitry_core::exchange::StoreError;
 use circuitry_core::record::{OverrideKind, State, TRANSITIONS, Token};
 use circuitry_core::request::{Disposition, Operation, RefusalReason, Verdict};
+use circuitry_core::settings::{HalfOpenLimit, Overdue, Quorum};
 use circuitry_core::{Answer, Caller, Decision, Error, Loaded, Outcome, Settings, decide};
 
 use crate::fleet::{Fault, Fleet, of, settings};
@@ -149,8 +150,9 @@ fn two_starts_that_race_for_the_last_place_get_one_permit() {
     assert!(matches!(
         answer,
         Answer::Started {
-            verdict: Verdict::Refusal { reason: RefusalReason::TooManyRequests, .. },
-            transitions
+            verdict: Verdict::Refusal(circuitry_core::request::Refusal { reason: RefusalReason::TooManyRequests, .. }),
+            transitions,
+            ..
         } if transitions.is_empty()
     ));
 }
@@ -277,7 +279,7 @@ fn an_answer_that_depends_on_a_write_is_given_only_with_it() {
 }
 
 #[test]
-fn every_transition_is_one_of_the_four() {
+fn every_legal_transition_is_walked_and_there_is_no_other() {
     let mut fleet = Fleet::new(settings());
     let mut walked = Vec::new();
     let mut note = |fleet: &mut Fleet| {
@@ -296,11 +298,41 @@ fn every_transition_is_one_of_the_four() {
     let failed = fleet.information().transitions[2];
     fleet.end(probe, Outcome::Success);
     note(&mut fleet);
-    walked.push((failed.previous, failed.next, failed.reason));
-    assert_eq!(walked, TRANSITIONS);
     let states: Vec<State> =
         fleet.information().transitions.iter().map(|transition| transition.next).collect();
     assert_eq!(states, [State::Open, State::HalfOpen, State::Open, State::HalfOpen, State::Closed]);
+    fleet.reset();
+    note(&mut fleet);
+
+    // The limit and the quorum come into force with a reset.
+    let limit = |then| Some(HalfOpenLimit { after_ms: 5_000, then });
+    fleet.settings.quorum = Some(Quorum { votes: 1, window_ms: 1_000 });
+    for then in [Overdue::Opens, Overdue::Closes] {
+        fleet.settings.half_open_limit = limit(then);
+        fleet.reset();
+        fleet.vote("a");
+        note(&mut fleet);
+        fleet.now_ms += 60_000;
+        fleet.probe();
+        fleet.now_ms += 5_000;
+        fleet.start();
+        note(&mut fleet);
+    }
+    fleet.vote("a");
+    fleet.reset();
+    note(&mut fleet);
+    fleet.vote("a");
+    fleet.now_ms += 60_000;
+    fleet.probe();
+    fleet.reset();
+    note(&mut fleet);
+
+    walked.push((failed.previous, failed.next, failed.reason));
+    walked.sort_by_key(|walk| format!("{walk:?}"));
+    walked.dedup();
+    let mut legal = TRANSITIONS.to_vec();
+    legal.sort_by_key(|walk| format!("{walk:?}"));
+    assert_eq!(walked, legal);
 }
 
 #[test]

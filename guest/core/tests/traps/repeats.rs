@@ -95,7 +95,7 @@ fn a_start_whose_answer_was_lost_takes_one_place_and_tells_its_transition_again(
     let revision = fleet.record().revision;
     assert_eq!(failure.revision, Some(revision - 1));
     let answer = fleet.call(Operation::Start(again(caller, &failure))).unwrap();
-    let Answer::Started { verdict: Verdict::Permit(permit), transitions } = answer else { panic!() };
+    let Answer::Started { verdict: Verdict::Permit(permit), transitions, .. } = answer else { panic!() };
     assert_eq!(permit.probe.unwrap().id, caller.token);
     assert_eq!(transitions.len(), 1);
     assert_eq!(fleet.information().probes.len(), 1);

@@ -202,7 +202,7 @@ fn a_foreign_a_damaged_and_a_newer_record_are_errors_and_stay_as_they_are() {
     let (mut fleet, _) = Fleet::tripped(settings());
     let good = fleet.seen().entry.unwrap().value;
     let mut newer = good.clone();
-    newer[3] = 2;
+    newer[3] = 3;
     let mut schema_0 = good.clone();
     schema_0[3] = 0;
     let foreign = [vec![], b"CKT".to_vec(), b"hello, world".to_vec(), b"CKU\x01\xa0".to_vec()];
@@ -210,7 +210,7 @@ fn a_foreign_a_damaged_and_a_newer_record_are_errors_and_stay_as_they_are() {
     for bytes in foreign.iter().chain(&damaged) {
         assert!(matches!(error_of(&mut fleet, bytes), Error::Record(RecordError::Malformed(_))));
     }
-    assert_eq!(error_of(&mut fleet, &newer), Error::Record(RecordError::NewerSchema(2)));
+    assert_eq!(error_of(&mut fleet, &newer), Error::Record(RecordError::NewerSchema(3)));
 }
 
 fn error_of(fleet: &mut Fleet, bytes: &[u8]) -> Error {
@@ -220,7 +220,14 @@ fn error_of(fleet: &mut Fleet, bytes: &[u8]) -> Error {
     let start = error(fleet.call(Operation::Start(caller)));
     let end = Operation::End(
         caller,
-        vec![circuitry_core::Completion { era: 1, probe: None, outcome: Outcome::Failure, count: 1 }],
+        vec![circuitry_core::Completion {
+            era: 1,
+            probe: None,
+            outcome: Outcome::Failure,
+            slow: false,
+            count: 1,
+            retry_after_ms: None,
+        }],
     );
     for operation in [end, Operation::Inspect, Operation::SetOverride(caller, None)] {
         assert_eq!(error(fleet.call(operation)), start);
@@ -243,8 +250,8 @@ fn more_bytes_than_any_record_has_are_refused_unread() {
 fn a_field_that_a_later_version_added_does_no_harm() {
     let (fleet, _) = Fleet::tripped(settings());
     let mut bytes = fleet.seen().entry.unwrap().value;
-    // A CBOR map of nine pairs becomes one of ten: 23 → "new".
-    assert_eq!(bytes[4], 0xa0 | 8, "nine fields less the override that is none");
+    // A CBOR map of twelve pairs becomes one of thirteen: 23 → "new".
+    assert_eq!(bytes[4], 0xa0 | 12, "thirteen fields less the override that is none");
     bytes[4] += 1;
     bytes.extend([0x17, 0x63, b'n', b'e', b'w']);
     assert_eq!(Record::from_bytes(&bytes).unwrap(), fleet.record());

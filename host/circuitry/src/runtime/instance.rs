@@ -16,7 +16,8 @@ use super::engine::Machine;
 use super::{Answered, Limits, asking};
 use crate::call::{Call, Failure, Operation};
 use crate::error::ComponentError;
-use crate::settings::{Hook, Rules};
+use crate::policy::CircuitSettings;
+use crate::settings::Hook;
 
 /// What the imports reach.
 pub(super) struct Host {
@@ -28,7 +29,7 @@ pub(super) struct Host {
 
 /// What surrounds a call.
 struct Surroundings {
-    hook: Option<Hook>,
+    hook: Option<Arc<Hook>>,
     /// The store to ask; none where the component only decides.
     asked: Option<Asked>,
 }
@@ -123,7 +124,7 @@ impl Instance {
 
     pub(super) async fn check(
         &mut self,
-        rules: &Rules,
+        rules: &CircuitSettings,
     ) -> Result<Result<u64, (String, String)>, ComponentError> {
         let settings = rules.into();
         let machine = self.machine.clone();
@@ -139,7 +140,7 @@ impl Instance {
     pub(super) async fn call(
         &mut self,
         store: Arc<dyn Store>,
-        hook: Option<Hook>,
+        hook: Option<Arc<Hook>>,
         deadline: Deadline,
         call: Call,
     ) -> Result<Result<Answered, Failure>, ComponentError> {
@@ -165,7 +166,7 @@ impl Instance {
     /// Takes one decision. On an error the instance is not to be used again.
     pub(super) fn decide(
         &mut self,
-        hook: Option<&Hook>,
+        hook: Option<&Arc<Hook>>,
         request: &exchange::Request,
         loaded: &types::Loaded,
         now_ms: u64,
@@ -198,7 +199,7 @@ impl Instance {
         let known = call.known.map(types::Loaded::from);
         let (known, now_ms) = (known.as_ref(), call.now_ms);
         Ok(match call.operation {
-            Operation::Start => breaker
+            Operation::Start(_) => breaker
                 .call_start(store, circuit, &settings, caller, known, now_ms)
                 .await?
                 .map(|(started, seen)| (started.into(), seen)),
@@ -224,6 +225,14 @@ impl Instance {
                     .await?
                     .map(|(overridden, seen)| (overridden.into(), seen))
             }
+            Operation::Vote { era, node_id } => breaker
+                .call_vote(store, circuit, &settings, caller, known, era, &node_id, now_ms)
+                .await?
+                .map(|(voted, seen)| (voted.into(), seen)),
+            Operation::Reset => breaker
+                .call_reset(store, circuit, &settings, caller, known, now_ms)
+                .await?
+                .map(|(cleared, seen)| (cleared.into(), seen)),
         })
     }
 }
@@ -286,10 +295,16 @@ impl Asked {
 impl hooks::Host for Host {
     fn will_trip(&mut self, query: hooks::TripQuery) -> wasmtime::Result<bool> {
         let by_default = query.counts.consecutive_failures > query.failure_count_threshold;
-        let Some(hook) = self.call.as_ref().and_then(|call| call.hook.clone()) else { return Ok(by_default) };
+        let hook = self.call.as_ref().and_then(|call| call.hook.clone());
+        // The settings in force may name a rule that this process does not have, or has in another version.
+        let Some(hook) =
+            hook.filter(|hook| hook.name == query.rule.name && hook.version == query.rule.version)
+        else {
+            return Ok(by_default);
+        };
         let information = query.into();
         // A rule that panics must not break the call; the default rule stands in for it.
-        Ok(catch_unwind(AssertUnwindSafe(|| hook(&information))).unwrap_or_else(|_| {
+        Ok(catch_unwind(AssertUnwindSafe(|| (hook.trips)(&information))).unwrap_or_else(|_| {
             tracing::error!(
                 circuit = information.circuit,
                 "the trip function panicked; the default rule decided"

@@ -1,8 +1,8 @@
 //! The component in wasmtime: [`Runtime::call`] runs one call against a store.
 //!
 //! Starts and ends, the path of every job, go in `steps`: the component decides through `exchange`, the host asks the
-//! store, and no instance waits. The other calls go through `breaker`, with the store as the component's import: the
-//! instance waits on a fiber.
+//! store, and no instance waits. So do votes, and looks at an entry in hand. The other calls go through `breaker`, with the store
+//! as the component's import: the instance waits on a fiber.
 //!
 //! - `bindings`: generated; `convert`: its types from and to ours
 //! - `instance`: one instance, with what its imports reach
@@ -30,7 +30,8 @@ use wasmtime::component::{Component, HasSelf, Linker};
 
 use crate::call::{Answer, Call, Failure};
 use crate::error::ComponentError;
-use crate::settings::{Hook, Rules};
+use crate::policy::CircuitSettings;
+use crate::settings::Hook;
 use bindings::exports::circuitry::breaker::exchange::{Decision, Request};
 pub(crate) use engine::MEMORY_MAX_BYTES;
 use engine::Machine;
@@ -143,7 +144,10 @@ impl Runtime {
     ///
     /// # Errors
     /// The field and the problem, or the component's failure.
-    pub(crate) async fn check(&self, rules: &Rules) -> Result<Result<u64, (String, String)>, ComponentError> {
+    pub(crate) async fn check(
+        &self,
+        rules: &CircuitSettings,
+    ) -> Result<Result<u64, (String, String)>, ComponentError> {
         let mut instance = Self::take(&self.idle, &self.machine, &self.guest, self.limits).await?;
         let checked = instance.check(rules).await?;
         give_back(&self.idle, instance);
@@ -157,7 +161,7 @@ impl Runtime {
     pub(crate) async fn call(
         &self,
         store: Arc<dyn Store>,
-        hook: Option<Hook>,
+        hook: Option<Arc<Hook>>,
         local: bool,
         call: Call,
     ) -> Result<Answered, Failure> {
@@ -182,7 +186,7 @@ impl Runtime {
     /// Takes one decision; nothing in it waits.
     async fn decide(
         &self,
-        hook: Option<&Hook>,
+        hook: Option<&Arc<Hook>>,
         request: &Request,
         seen: &Loaded,
         now_ms: u64,

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use circuitry::{
-    Context, ExecuteError, Expected, Outcome, Refusal, RefusalReason, Settings, State, WorkError,
-    default_error_matcher,
+    Context, ExecuteError, Expected, Outcome, OverrideKind, Quorum, Ramp, Refusal, RefusalReason, Settings,
+    State, WorkError, default_error_matcher,
 };
 use metrics::{SharedString, Unit};
 use metrics_util::CompositeKey;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
-use crate::world::{World, breaker, factory, run, trip};
+use crate::world::{World, breaker, factory, forced, run, trip};
 
 #[derive(Debug)]
 struct Unreachable;
@@ -255,6 +255,98 @@ fn metrics_count_calls_outcomes_transitions_and_store_operations_with_bounded_la
     for (key, ..) in &snapshot {
         assert!(key.key().labels().all(|label| !label.value().contains("acme")), "no tenant in {key:?}");
     }
+}
+
+/// What `work` counts.
+fn counted<F: Future<Output = ()>>(work: impl FnOnce() -> F) -> Vec<Row> {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(work());
+    });
+    snapshotter.snapshot().into_vec()
+}
+
+#[test]
+fn metrics_tell_what_would_have_been_refused_and_what_was_not_counted() {
+    let snapshot = counted(|| async {
+        let world = World::new();
+        let breaker = breaker(&world.factory().await);
+        breaker.set_override(Some(forced(OverrideKind::MetricsOnly))).await.expect("stored");
+        trip(&breaker).await;
+        run(&breaker, Outcome::Success, 5).await;
+        drop(breaker.start().await.expect("nobody is refused"));
+    });
+    for (labels, expected) in [
+        (&[("verdict", "would-have-refused")] as &[_], Some(6.0)),
+        (&[("verdict", "permit")] as &[_], Some(3.0)),
+        (&[("verdict", "open")] as &[_], None),
+    ] {
+        assert_eq!(value(&snapshot, "circuitry_calls_total", labels), expected, "{labels:?}");
+    }
+    for (outcome, expected) in [("success", 5.0), ("ignored", 1.0)] {
+        let labels = [("outcome", outcome), ("disposition", "uncounted"), ("local", "false")];
+        assert_eq!(value(&snapshot, "circuitry_outcomes_total", &labels), Some(expected), "{outcome}");
+    }
+    assert_eq!(
+        value(&snapshot, "circuitry_circuits", &[("state", "open")]),
+        Some(0.0),
+        "the breaker is gone"
+    );
+}
+
+#[test]
+fn metrics_tell_of_a_nodes_own_circuit_and_of_a_ramp() {
+    let snapshot = counted(|| async {
+        let world = World::new();
+        let ramp = Ramp { steps_per_mille: vec![1], step: std::time::Duration::from_secs(10) };
+        let quorum = Quorum { votes: 2, window: std::time::Duration::from_secs(60) };
+        let breaker = breaker(&factory(world.settings().ramp(ramp).quorum(quorum).node_id("a")).await);
+        run(&breaker, Outcome::Failure, 3).await;
+        for _ in 0..4 {
+            breaker.start().await.expect_err("this node's circuit is open");
+        }
+        world.open_time_passes();
+        run(&breaker, Outcome::Success, 2).await;
+        let mut refused = 0;
+        while refused < 5 {
+            refused += usize::from(breaker.start().await.is_err());
+        }
+    });
+    for (verdict, expected) in [("node-open", 4.0), ("probe", 2.0), ("ramp", 5.0)] {
+        let found = value(&snapshot, "circuitry_calls_total", &[("verdict", verdict)]);
+        assert_eq!(found, Some(expected), "{verdict}");
+    }
+    let opened = [("from", "closed"), ("to", "open"), ("local", "true")];
+    assert_eq!(value(&snapshot, "circuitry_transitions_total", &opened), Some(1.0));
+}
+
+#[test]
+fn a_gauge_tells_for_how_many_circuits_others_settings_are_in_force() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            // This recorder forgets what it has shown: these are the changes since.
+            let change = || value(&snapshotter.snapshot().into_vec(), "circuitry_settings_differ", &[]);
+            let world = World::new();
+            run(&breaker(&factory(world.settings_to_close_after(1)).await), Outcome::Success, 1).await;
+            let factory = world.factory().await;
+            let other = breaker(&factory);
+            run(&other, Outcome::Success, 3).await;
+            assert_eq!(change(), Some(1.0));
+            other.reset().await.expect("stored");
+            run(&other, Outcome::Success, 3).await;
+            assert_eq!(change(), Some(-1.0));
+            breaker(&self::factory(world.settings_to_close_after(1)).await).reset().await.expect("stored");
+            run(&other, Outcome::Success, 1).await;
+            assert_eq!(change(), Some(1.0));
+            drop((other, factory));
+            assert_eq!(change(), Some(-1.0), "a circuit that is forgotten differs no more");
+        });
+    });
 }
 
 #[test]

@@ -3,9 +3,18 @@
 //! Time is tokio's paused time where it passes at all: it jumps to the next deadline, so nothing is waited for.
 
 mod events;
+mod explanations;
+mod log;
 mod outages;
+mod overrides;
 mod permits;
+mod policies;
+mod quorum;
+mod quorum_outages;
+mod ramp;
 mod runtimes;
 mod settings;
+mod settings_in_force;
 mod settlings;
+mod slow_calls;
 mod world;

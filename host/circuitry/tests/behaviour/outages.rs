@@ -1,102 +1,51 @@
 //! The store goes away and comes back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use circuitry::{
-    Disposition, MemoryStore, Outcome, Override, OverrideKind, RefusalReason, Settings, StartError, State,
-    Store, StoreError, StoreFailure,
+    Disposition, MemoryStore, Outcome, Override, OverrideKind, RefusalReason, Settings, State, Store,
+    StoreError, StoreFailure,
 };
 use circuitry_store::fault::Fault;
 use circuitry_store::{Loaded, Swapped, Version};
-use tracing::field::{Field, Visit};
-use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use crate::world::{World, breaker, factory, run, trip, until};
+use crate::log::Log;
+use crate::world::{World, breaker, factory, refused, run, trip, until};
 
-/// Counts the events that say the store went down or came back.
-#[derive(Clone, Default)]
-struct Events {
-    down: Arc<AtomicUsize>,
-    up: Arc<AtomicUsize>,
-    all: Arc<AtomicUsize>,
-}
-
-impl Events {
-    fn watch() -> (Self, DefaultGuard) {
-        let events = Self::default();
-        let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(events.clone()));
-        (events, guard)
-    }
-
-    fn seen(&self) -> (usize, usize) {
-        (self.down.load(Ordering::SeqCst), self.up.load(Ordering::SeqCst))
-    }
-}
-
-struct Message(String);
-
-impl Visit for Message {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        if field.name() == "message" {
-            self.0 = format!("{value:?}");
-        }
-    }
-}
-
-impl<S: tracing::Subscriber> Layer<S> for Events {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        if !event.metadata().target().starts_with("circuitry") {
-            return;
-        }
-        let mut message = Message(String::new());
-        event.record(&mut message);
-        self.all.fetch_add(1, Ordering::SeqCst);
-        if message.0.starts_with("the store is down") {
-            self.down.fetch_add(1, Ordering::SeqCst);
-        }
-        if message.0.starts_with("the store answers again") {
-            self.up.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-}
-
-fn reason(error: StartError) -> RefusalReason {
-    match error {
-        StartError::Refused(refusal) => refusal.reason(),
-        other => panic!("not a refusal: {other}"),
-    }
+/// How many events said that the store went down, and how many that it came back.
+fn seen(log: &Log) -> (usize, usize) {
+    (log.count("the store is down"), log.count("the store answers again"))
 }
 
 #[tokio::test(start_paused = true)]
 async fn entering_and_leaving_an_outage_is_one_event_each() {
-    let (events, _guard) = Events::watch();
+    let (log, _guard) = Log::watch();
     let world = World::new();
     let factory = world.factory().await;
     let breaker = breaker(&factory);
     run(&breaker, Outcome::Success, 1).await;
     world.store.go_down();
     run(&breaker, Outcome::Success, 100).await;
-    assert_eq!(events.seen(), (1, 0));
+    assert_eq!(seen(&log), (1, 0));
     world.store.come_up();
     until("the outage is over", || async { !factory.is_store_down() }).await;
-    assert_eq!(events.seen(), (1, 1));
-    assert_eq!(events.all.load(Ordering::SeqCst), 2, "nothing else is logged");
+    assert_eq!(seen(&log), (1, 1));
+    assert_eq!(log.len(), 2, "nothing else is logged");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_call_is_no_event() {
-    let (events, _guard) = Events::watch();
+    let (log, _guard) = Log::watch();
     let world = World::new();
     let breaker = breaker(&world.factory().await);
     trip(&breaker).await;
-    let before = events.all.load(Ordering::SeqCst);
+    let before = log.len();
     for _ in 0..100 {
         breaker.start().await.expect_err("open");
     }
-    assert_eq!(events.all.load(Ordering::SeqCst), before);
+    assert_eq!(log.len(), before);
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,7 +90,7 @@ async fn the_local_record_protects_during_an_outage_and_is_dropped_after_it() {
     let before = breaker.information().await.expect("information");
     world.store.go_down();
     run(&breaker, Outcome::Failure, 3).await;
-    assert_eq!(reason(breaker.start().await.expect_err("tripped here")), RefusalReason::Open);
+    assert_eq!(refused(&breaker).await.reason(), RefusalReason::Open);
     let local = breaker.information().await.expect("information");
     assert!(local.local && local.state == State::Open);
     let name = "jobs/acme".to_owned();
@@ -158,7 +107,7 @@ async fn an_open_circuit_stays_open_in_an_outage() {
     let breaker = breaker(&world.factory().await);
     trip(&breaker).await;
     world.store.go_down();
-    assert_eq!(reason(breaker.start().await.expect_err("open")), RefusalReason::Open);
+    assert_eq!(refused(&breaker).await.reason(), RefusalReason::Open);
     world.open_time_passes();
     assert!(breaker.start().await.expect("a local probe").is_probe());
 }
@@ -176,7 +125,7 @@ async fn an_override_stays_in_an_outage() {
     assert_eq!(breaker.set_override(Some(forced.clone())).await.expect("stored"), None);
     breaker.start().await.expect_err("forced open");
     world.store.go_down();
-    assert_eq!(reason(breaker.start().await.expect_err("forced open")), RefusalReason::ForcedOpen);
+    assert_eq!(refused(&breaker).await.reason(), RefusalReason::ForcedOpen);
     assert_eq!(breaker.information().await.expect("information").override_in_force, Some(forced));
 }
 
@@ -266,7 +215,7 @@ async fn the_policy_refuse_refuses() {
     let breaker = breaker(&factory(world.settings().store_failure(StoreFailure::Refuse)).await);
     run(&breaker, Outcome::Success, 1).await;
     world.store.go_down();
-    assert_eq!(reason(breaker.start().await.expect_err("refused")), RefusalReason::StoreDown);
+    assert_eq!(refused(&breaker).await.reason(), RefusalReason::StoreDown);
 }
 
 #[tokio::test(start_paused = true)]
@@ -355,7 +304,7 @@ fn sick() -> Arc<Sick> {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_reads_but_does_not_write_is_down_until_it_writes() {
-    let (events, _guard) = Events::watch();
+    let (log, _guard) = Log::watch();
     let store = sick();
     let settings = Settings::builder().store(store.clone()).failure_count_threshold(2);
     let factory = factory(settings).await;
@@ -371,10 +320,10 @@ async fn a_store_that_reads_but_does_not_write_is_down_until_it_writes() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     assert_eq!(admitted, 3, "the local record protects for as long as the store does not write");
-    assert_eq!(events.seen(), (1, 0));
+    assert_eq!(seen(&log), (1, 0));
     store.read_only.store(false, Ordering::SeqCst);
     until("the outage is over", || async { !factory.is_store_down() }).await;
-    assert_eq!(events.seen(), (1, 1));
+    assert_eq!(seen(&log), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

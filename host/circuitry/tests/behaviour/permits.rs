@@ -2,21 +2,14 @@
 
 use std::time::Duration;
 
-use circuitry::{Disposition, ExecuteError, MemoryStore, Outcome, RefusalReason, StartError, State};
+use circuitry::{Disposition, ExecuteError, MemoryStore, Outcome, RefusalReason, State};
 
 use circuitry_store::fault::Fault;
 
-use crate::world::{World, breaker, factory, run, trip, until};
+use crate::world::{World, breaker, factory, refusal, run, trip, until};
 
 #[derive(Debug, PartialEq)]
 struct Unreachable(u16);
-
-fn refusal(error: StartError) -> circuitry::Refusal {
-    match error {
-        StartError::Refused(refusal) => refusal,
-        other => panic!("not a refusal: {other}"),
-    }
-}
 
 #[tokio::test]
 async fn the_users_error_comes_back_as_it_was() {
@@ -160,6 +153,29 @@ async fn a_cancel_is_never_a_failure() {
     run(&breaker, Outcome::Ignored, 10).await;
     let information = breaker.information().await.expect("information");
     assert_eq!((information.state, information.counts.total), (State::Closed, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_of_execute_is_neutral() {
+    let world = World::new();
+    let breaker = breaker(&world.factory().await);
+    for _ in 0..10 {
+        let work = breaker.execute(std::future::pending::<Result<(), Unreachable>>);
+        assert!(tokio::time::timeout(Duration::from_secs(1), work).await.is_err(), "cancelled from outside");
+    }
+    let information = breaker.information().await.expect("information");
+    assert_eq!((information.state, information.counts.total), (State::Closed, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_inside_the_work_is_a_failure() {
+    let world = World::new();
+    let breaker = breaker(&world.factory().await);
+    let work = || tokio::time::timeout(Duration::from_secs(1), std::future::pending::<()>());
+    for _ in 0..3 {
+        assert!(matches!(breaker.execute(work).await, Err(ExecuteError::Work(_))));
+    }
+    assert_eq!(breaker.state().await.expect("a state"), State::Open);
 }
 
 #[tokio::test]

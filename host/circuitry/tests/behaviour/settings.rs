@@ -2,10 +2,27 @@
 
 use std::time::Duration;
 
-use circuitry::{Context, Error, Factory, Outcome, SettingsError, StartError, Store};
+use circuitry::{
+    Backoff, Context, Error, Factory, Outcome, Overdue, Quorum, Ramp, SettingsError, StartError, Store,
+    TripRule, Window,
+};
 use circuitry_store::fault::Fault;
 
-use crate::world::{World, breaker, factory};
+use crate::world::{World, breaker, factory, run};
+
+const BACKOFF: Backoff = Backoff {
+    factor_per_mille: 2_000,
+    max: Duration::from_secs(600),
+    healthy_after: Duration::from_secs(600),
+};
+
+fn ramp(steps_per_mille: &[u32]) -> Ramp {
+    Ramp { steps_per_mille: steps_per_mille.to_vec(), step: Duration::from_secs(1) }
+}
+
+fn quorum(votes: u32) -> Quorum {
+    Quorum { votes, window: Duration::from_secs(60) }
+}
 
 #[tokio::test]
 async fn a_setting_given_twice_is_refused_by_name() {
@@ -19,6 +36,21 @@ async fn a_setting_given_twice_is_refused_by_name() {
         (twice(builder().cyclic_clear_after(minute).cyclic_clear_after(minute)), "cyclic_clear_after"),
         (twice(builder().name_fn(|name, _| name.into()).name_fn(|name, _| name.into())), "name_fn"),
         (twice(builder().trip_fn("rule", 1, |_| true).default_trip_fn()), "trip_fn"),
+        (twice(builder().trip_rules([]).trip_rules([])), "trip_rules"),
+        (twice(builder().slow_call_after(minute).slow_call_after(minute)), "slow_call_after"),
+        (twice(builder().backoff(BACKOFF).backoff(BACKOFF)), "backoff"),
+        (twice(builder().jitter_per_mille(1).jitter_per_mille(1)), "jitter_per_mille"),
+        (twice(builder().retry_after_max(minute).retry_after_max(minute)), "retry_after_max"),
+        (twice(builder().probes(1).probes(1)), "probes"),
+        (twice(builder().probes_at_once(1).probes_at_once(1)), "probes_at_once"),
+        (
+            twice(builder().half_open_limit(minute, Overdue::Opens).half_open_limit(minute, Overdue::Opens)),
+            "half_open_limit",
+        ),
+        (twice(builder().ramp(ramp(&[1])).ramp(ramp(&[1]))), "ramp"),
+        (twice(builder().quorum(quorum(1)).quorum(quorum(1))), "quorum"),
+        (twice(builder().node_id("a").node_id("b")), "node_id"),
+        (twice(builder().settings_revision(1).settings_revision(2)), "settings_revision"),
         (
             twice(builder().default_fallback_error_matcher().fallback_error_matcher(|_| Outcome::Failure)),
             "fallback_error_matcher",
@@ -59,6 +91,56 @@ async fn a_setting_out_of_its_bounds_is_refused_by_name() {
         (builder().probe_timeout(Duration::ZERO), "probe_timeout"),
         (builder().idle_retention(Duration::ZERO), "idle_retention"),
         (builder().trip_fn("", 1, |_| true), "trip_fn"),
+        (builder().trip_fn("x".repeat(65), 1, |_| true), "trip_fn"),
+        (builder().trip_rules(vec![TripRule::ConsecutiveFailures { minimum_calls: 1 }; 5]), "trip_rules"),
+        (builder().trip_rules([TripRule::Custom { name: "mine".into(), version: 1 }]), "trip_rules"),
+        (
+            builder().trip_rules([TripRule::FailureCount {
+                failures: 0,
+                window: Window::Calls(10),
+                minimum_calls: 1,
+            }]),
+            "trip_rules.failure_count",
+        ),
+        (
+            builder().trip_rules([TripRule::FailureRate {
+                per_mille: 500,
+                window: Window::Calls(10),
+                minimum_calls: 11,
+            }]),
+            "trip_rules.failure_rate",
+        ),
+        (
+            builder().slow_call_after(Duration::from_secs(1)).trip_rules([TripRule::SlowCallRate {
+                per_mille: 1_001,
+                window: Window::Time(Duration::from_secs(1)),
+                minimum_calls: 1,
+            }]),
+            "trip_rules.slow_call_rate",
+        ),
+        (
+            builder().trip_rules([TripRule::SlowCallRate {
+                per_mille: 500,
+                window: Window::Decaying(Duration::from_secs(1)),
+                minimum_calls: 1,
+            }]),
+            "slow_call_after",
+        ),
+        (builder().slow_call_after(Duration::ZERO), "slow_call_after"),
+        (builder().backoff(Backoff { factor_per_mille: 999, ..BACKOFF }), "backoff.factor_per_mille"),
+        (builder().backoff(Backoff { max: Duration::from_secs(1), ..BACKOFF }), "backoff.max"),
+        (builder().jitter_per_mille(1_001), "jitter_per_mille"),
+        (builder().close_threshold(3).probes(2), "probes"),
+        (builder().probes_at_once(2), "probes_at_once"),
+        (builder().half_open_limit(Duration::ZERO, Overdue::Closes), "half_open_limit.after"),
+        (builder().ramp(ramp(&[])), "ramp.steps_per_mille"),
+        (builder().ramp(ramp(&[500, 400])), "ramp.steps_per_mille"),
+        (builder().ramp(Ramp { step: Duration::ZERO, ..ramp(&[1]) }), "ramp.step"),
+        (builder().quorum(quorum(33)).node_id("a"), "quorum.votes"),
+        (builder().quorum(Quorum { window: Duration::ZERO, votes: 1 }).node_id("a"), "quorum.window"),
+        (builder().quorum(quorum(2)), "node_id"),
+        (builder().node_id(""), "node_id"),
+        (builder().node_id("x".repeat(49)), "node_id"),
         (builder().store_timeout(Duration::ZERO), "store_timeout"),
         (builder().cpu_budget(Duration::ZERO), "cpu_budget"),
         (builder().memory_limit(1), "memory_limit"),
@@ -72,6 +154,26 @@ async fn a_setting_out_of_its_bounds_is_refused_by_name() {
         assert!(matches!(error, SettingsError::Invalid { .. }), "{error}");
         assert!(error.to_string().contains(&format!("`{setting}`")), "{error}");
     }
+}
+
+#[tokio::test]
+async fn settings_at_their_bounds_can_be_used() {
+    let second = Duration::from_secs(1);
+    let rule = |window| TripRule::FailureRate { per_mille: 1_000, window, minimum_calls: 1 };
+    let settings = circuitry::Settings::builder()
+        .trip_rules([rule(Window::Calls(1)), rule(Window::Time(second)), rule(Window::Decaying(second))])
+        .trip_fn("x".repeat(64), u32::MAX, |_| false)
+        .backoff(Backoff { factor_per_mille: 100_000, max: Duration::MAX, healthy_after: Duration::ZERO })
+        .jitter_per_mille(1_000)
+        .retry_after_max(Duration::ZERO)
+        .close_threshold(64)
+        .probes(64)
+        .probes_at_once(64)
+        .ramp(ramp(&[1, 2, 3, 4, 5, 6, 7, 999]))
+        .quorum(quorum(32))
+        .node_id("x".repeat(48))
+        .settings_revision(u64::MAX);
+    run(&breaker(&factory(settings).await), Outcome::Success, 1).await;
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use circuitry::{
-    Breaker, Context, Factory, ManualClock, MemoryStore, Outcome, Settings, SettingsBuilder, State,
-    StateChange,
+    Breaker, Context, Factory, Information, ManualClock, MemoryStore, Outcome, Override, OverrideKind,
+    Refusal, Settings, SettingsBuilder, StartError, State, StateChange,
 };
 use circuitry_store::fault::FaultStore;
 
@@ -34,12 +34,17 @@ impl World {
 
     /// Settings on this world: trips on the third failure in a row, closes after two probes.
     pub(crate) fn settings(&self) -> SettingsBuilder {
+        self.settings_to_close_after(2)
+    }
+
+    /// The same with so many probes.
+    pub(crate) fn settings_to_close_after(&self, probes: u32) -> SettingsBuilder {
         let changes = self.changes.clone();
         Settings::builder()
             .store(self.store.clone())
             .clock(self.clock.clone())
             .failure_count_threshold(2)
-            .close_threshold(2)
+            .close_threshold(probes)
             .allow_after(ALLOW_AFTER)
             .state_change_callback(move |change: &StateChange<'_>| {
                 let change = (change.circuit.to_owned(), change.from, change.to, change.local);
@@ -53,6 +58,11 @@ impl World {
 
     pub(crate) fn changes(&self) -> Vec<Change> {
         self.changes.lock().unwrap().clone()
+    }
+
+    /// The changes of the shared record, by the state that followed.
+    pub(crate) fn shared_changes(&self) -> Vec<State> {
+        self.changes().into_iter().filter(|change| !change.3).map(|change| change.2).collect()
     }
 
     /// Lets the open time pass.
@@ -81,6 +91,29 @@ pub(crate) async fn run(breaker: &Breaker, outcome: Outcome, times: usize) {
 pub(crate) async fn trip(breaker: &Breaker) {
     run(breaker, Outcome::Failure, 3).await;
     assert_eq!(breaker.state().await.expect("a state"), State::Open);
+}
+
+/// The information of a circuit that can be asked.
+pub(crate) async fn information(breaker: &Breaker) -> Information {
+    breaker.information().await.expect("information")
+}
+
+/// The refusal that a start must have been answered.
+pub(crate) fn refusal(error: StartError) -> Refusal {
+    match error {
+        StartError::Refused(refusal) => refusal,
+        other => panic!("not a refusal: {other}"),
+    }
+}
+
+/// Asks to start and is refused.
+pub(crate) async fn refused(breaker: &Breaker) -> Refusal {
+    refusal(breaker.start().await.expect_err("a refusal"))
+}
+
+/// An override without end.
+pub(crate) fn forced(kind: OverrideKind) -> Override {
+    Override { kind, author: "ann".into(), reason: "the provider asked".into(), until_ms: None }
 }
 
 /// Lets the tasks that were begun by a drop do their work.

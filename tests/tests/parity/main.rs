@@ -1,20 +1,26 @@
 //! The component and the core give the same answers and the same bytes, on random sequences and on damaged records.
 
+mod settings;
+
+use std::collections::BTreeMap;
+
 use circuitry_tests::component::ComponentMachine;
 use circuitry_tests::contract::{
-    Answer, Caller, Completion, CustomRule, EndRequest, Entry, InspectRequest, Loaded, Outcome, Override,
-    OverrideKind, OverrideRequest, RenewRequest, Request, Settings, StartRequest, Token, TripRule, Verdict,
+    Answer, Caller, Completion, EndRequest, Entry, Failure, Information, InspectRequest, Loaded, Outcome,
+    Override, OverrideKind, OverrideRequest, RenewRequest, Request, ResetRequest, Settings, StartRequest,
+    Started, Token, Transition, Verdict, VoteRequest,
 };
 use circuitry_tests::machine::Machine;
 use circuitry_tests::memory::Fault;
 use circuitry_tests::native::NativeMachine;
-use circuitry_tests::rules;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{TestCaseError, TestRunner};
+
+use crate::settings::{length, settings};
 
 /// So many cases, unless the environment says otherwise.
 fn cases(usual: u32) -> ProptestConfig {
@@ -28,41 +34,19 @@ fn number() -> impl Strategy<Value = u64> {
     prop_oneof![8 => 0..200_u64, 8 => 1_000_000..1_100_000_u64, 1 => any::<u64>(), 1 => Just(u64::MAX)]
 }
 
-fn length() -> impl Strategy<Value = u64> {
-    prop_oneof![100 => 1..20_000_u64, 1 => Just(0), 3 => Just(u64::MAX)]
-}
-
-fn settings() -> impl Strategy<Value = Settings> {
-    let rule = (
-        prop_oneof![40 => select(&rules::NAMES[..]).prop_map(String::from), 1 => "[a-z]{0,70}"],
-        any::<u32>(),
-    );
-    let trip_rule = prop_oneof![
-        2 => Just(TripRule::ConsecutiveFailures),
-        1 => rule.prop_map(|(name, version)| TripRule::Custom(CustomRule { name, version })),
-    ];
-    let threshold = prop_oneof![8 => 0..4_u64, 1 => Just(u64::MAX)];
-    let close_threshold = prop_oneof![60 => 1..4_u32, 1 => 0..70_u32];
-    (threshold, close_threshold, length(), option::of(length()), length(), length(), trip_rule).prop_map(
-        |(failure_count_threshold, close_threshold, allow, clear, probe, idle, trip_rule)| Settings {
-            failure_count_threshold,
-            close_threshold,
-            allow_after_ms: allow,
-            cyclic_clear_after_ms: clear,
-            probe_timeout_ms: probe,
-            idle_retention_ms: idle,
-            trip_rule,
-        },
-    )
-}
+/// How a call ended: its permit, the outcome, whether it was slow, how many were like it, and the wish to be left alone.
+type Ended = (Index, Outcome, bool, u32, Option<u64>);
 
 #[derive(Clone, Debug)]
 enum What {
     Start,
-    End(Vec<(Index, Outcome, u32)>),
+    End(Vec<Ended>),
     Renew(Vec<Index>),
     Inspect,
     SetOverride(Option<Override>),
+    /// The vote of a node, in the era of a permit or in the newest.
+    Vote(String, Option<Index>),
+    Reset,
     /// The same request again.
     Again(Index),
 }
@@ -84,19 +68,29 @@ struct Move {
     down: bool,
 }
 
-fn what() -> impl Strategy<Value = What> {
-    let outcome = || select(&[Outcome::Success, Outcome::Failure, Outcome::Failure, Outcome::Ignored][..]);
+fn ended() -> impl Strategy<Value = Ended> {
+    let outcome = select(&[Outcome::Success, Outcome::Failure, Outcome::Failure, Outcome::Ignored][..]);
     let count = prop_oneof![80 => 1..6_u32, 1 => Just(0), 1 => 65_535..65_538_u32];
-    let kind = select(&[OverrideKind::ForcedOpen, OverrideKind::ForcedClosed][..]);
-    let set = (kind, "\\PC{0,40}", "[a-z ]{0,260}", option::of(1_000_000..1_400_000_u64))
+    (any::<Index>(), outcome, proptest::bool::weighted(0.3), count, option::weighted(0.2, length()))
+}
+
+const KINDS: [OverrideKind; 4] =
+    [OverrideKind::ForcedOpen, OverrideKind::ForcedClosed, OverrideKind::Disabled, OverrideKind::MetricsOnly];
+
+fn what() -> impl Strategy<Value = What> {
+    let until_ms = option::weighted(0.8, 1_000_000..1_400_000_u64);
+    let set = (select(&KINDS[..]), "\\PC{0,40}", "[a-z ]{0,260}", until_ms)
         .prop_map(|(kind, author, reason, until_ms)| Override { kind, author, reason, until_ms });
+    let node_id = prop_oneof![40 => "[a-d]", 1 => "\\PC{0,50}"];
     prop_oneof![
-        8 => Just(What::Start),
-        10 => prop_oneof![12 => vec((any::<Index>(), outcome(), count.clone()), 1..6), 1 => vec((any::<Index>(), outcome(), count), 0..1)].prop_map(What::End),
-        2 => vec(any::<Index>(), 1..4).prop_map(What::Renew),
-        2 => Just(What::Inspect),
-        1 => option::of(set).prop_map(What::SetOverride),
-        3 => any::<Index>().prop_map(What::Again),
+        16 => Just(What::Start),
+        20 => prop_oneof![12 => vec(ended(), 1..6), 1 => vec(ended(), 0..1)].prop_map(What::End),
+        4 => vec(any::<Index>(), 1..4).prop_map(What::Renew),
+        6 => Just(What::Inspect),
+        2 => option::of(set).prop_map(What::SetOverride),
+        4 => (node_id, option::weighted(0.2, any::<Index>())).prop_map(|(node, era)| What::Vote(node, era)),
+        1 => Just(What::Reset),
+        6 => any::<Index>().prop_map(What::Again),
     ]
 }
 
@@ -127,8 +121,8 @@ struct Pair {
     permits: Vec<(u64, Option<Token>)>,
     seen: Vec<Loaded>,
     asked: Vec<Request>,
-    /// How many answers of each kind there were, refusals and errors apart.
-    told: std::collections::BTreeMap<String, u32>,
+    /// How many answers of each kind there were, refusals and errors apart, and what else was told.
+    told: BTreeMap<String, u32>,
 }
 
 impl Pair {
@@ -141,7 +135,7 @@ impl Pair {
             permits: vec![(1, None)],
             seen: vec![Loaded { entry: None, now_ms: None }],
             asked: vec![],
-            told: std::collections::BTreeMap::new(),
+            told: BTreeMap::new(),
         }
     }
 
@@ -173,24 +167,24 @@ impl Pair {
         Ok(())
     }
 
-    fn remember(&mut self, answered: &Result<(Answer, Loaded), circuitry_tests::contract::Failure>) {
-        let kind = match answered {
-            Ok((Answer::Started(started), _)) => match &started.verdict {
-                Verdict::Permit(permit) => {
-                    self.permits.push((permit.era, permit.probe.map(|probe| probe.id)));
-                    if permit.probe.is_some() { "probe".into() } else { "permit".into() }
-                }
-                Verdict::Refusal(refusal) => format!("{:?}", refusal.reason),
-            },
-            Ok((Answer::Settled(settled), _)) => format!("settled again: {}", settled.already_applied),
-            Ok((answer, _)) => format!("{answer:?}").split('(').next().unwrap_or_default().into(),
-            Err(failure) => format!("{:?}", failure.error).split('(').next().unwrap_or_default().into(),
-        };
-        *self.told.entry(kind).or_default() += 1;
+    fn remember(&mut self, answered: &Result<(Answer, Loaded), Failure>) {
+        if let Ok((Answer::Started(Started { verdict: Verdict::Permit(permit), .. }), _)) = answered {
+            self.permits.push((permit.era, permit.probe.map(|probe| probe.id)));
+        }
+        for kind in kinds(answered) {
+            *self.told.entry(kind).or_default() += 1;
+        }
         match answered {
             Ok((_, seen)) => self.seen.push(seen.clone()),
             Err(failure) => self.seen.extend(failure.last_seen.clone()),
         }
+    }
+
+    /// One of the last permits more often than one of all.
+    fn permit(&self, index: &Index) -> (u64, Option<Token>) {
+        let last = self.permits.len().saturating_sub(5);
+        let of_all = index.index(1_024).is_multiple_of(4);
+        *index.get(&self.permits[if of_all { 0 } else { last }..])
     }
 
     fn request(&mut self, settings: &[Settings], mv: &Move) -> Request {
@@ -204,16 +198,17 @@ impl Pair {
         match &mv.what {
             What::Start | What::Again(_) => Request::Start(StartRequest { circuit, settings, caller }),
             What::End(picks) => {
-                let completion = |(index, outcome, count): &(Index, Outcome, u32)| {
-                    let (era, probe) = *index.get(&self.permits);
+                let completion = |(index, outcome, slow, count, retry_after_ms): &Ended| {
+                    let (era, probe) = self.permit(index);
                     let count = if probe.is_some() && *count < 6 { 1 } else { *count };
-                    Completion { era, probe, outcome: *outcome, count }
+                    let (outcome, slow, retry_after_ms) = (*outcome, *slow, *retry_after_ms);
+                    Completion { era, probe, outcome, slow, count, retry_after_ms }
                 };
                 let completions = picks.iter().map(completion).collect();
                 Request::End(EndRequest { circuit, settings, caller, completions })
             }
             What::Renew(picks) => {
-                let permits: Vec<_> = picks.iter().map(|index| *index.get(&self.permits)).collect();
+                let permits: Vec<_> = picks.iter().map(|index| self.permit(index)).collect();
                 let era = permits.first().map_or(1, |(era, _)| *era);
                 let probes = permits.iter().filter_map(|(_, probe)| *probe).collect();
                 Request::Renew(RenewRequest { circuit, settings, caller, era, probes })
@@ -223,8 +218,65 @@ impl Pair {
                 let override_ = wanted.clone();
                 Request::SetOverride(OverrideRequest { circuit, settings, caller, override_ })
             }
+            What::Vote(node_id, index) => {
+                let (era, _) =
+                    index.map_or(self.permits[self.permits.len() - 1], |index| self.permit(&index));
+                let node_id = node_id.clone();
+                Request::Vote(VoteRequest { circuit, settings, caller, era, node_id })
+            }
+            What::Reset => Request::Reset(ResetRequest { circuit, settings, caller }),
         }
     }
+}
+
+/// What an answer is, and what is told with it.
+fn kinds(answered: &Result<(Answer, Loaded), Failure>) -> Vec<String> {
+    let of = |transitions: &[Transition]| -> Vec<String> {
+        transitions.iter().map(|transition| format!("{:?}", transition.reason)).collect()
+    };
+    match answered {
+        Err(failure) => vec![format!("{:?}", failure.error).split('(').next().unwrap_or_default().into()],
+        Ok((Answer::Started(started), _)) => {
+            let mut kinds = of(&started.transitions);
+            if started.settings_in_force.is_some() {
+                kinds.push("other settings in force".into());
+            }
+            kinds.push(match started.verdict {
+                Verdict::Permit(permit) if permit.would_have_refused.is_some() => "permit instead".into(),
+                Verdict::Permit(permit) if permit.probe.is_some() => "probe".into(),
+                Verdict::Permit(permit) => format!("permit of the {:?}", permit.judged_by),
+                Verdict::Refusal(refusal) => format!("refusal: {:?}", refusal.reason),
+            });
+            kinds
+        }
+        Ok((Answer::Settled(settled), _)) => {
+            [vec![format!("settled again: {}", settled.already_applied)], of(&settled.transitions)].concat()
+        }
+        Ok((Answer::Inspected(information), _)) => told(information),
+        Ok((Answer::Voted(voted), _)) => {
+            let vote = format!("vote accepted: {}, again: {}", voted.accepted, voted.already_applied);
+            [vec![vote], of(&voted.transitions)].concat()
+        }
+        Ok((Answer::Cleared(cleared), _)) => {
+            let reset = format!("reset of an override: {}", cleared.previous.is_some());
+            [vec![reset], of(&cleared.transitions)].concat()
+        }
+        Ok((answer, _)) => vec![format!("{answer:?}").split('(').next().unwrap_or_default().into()],
+    }
+}
+
+/// What `inspect` tells.
+fn told(information: &Information) -> Vec<String> {
+    let rules = information.rules.iter().filter(|state| state.calls > 0);
+    let rule = |rule: String| format!("sees: {}", rule.split('(').next().unwrap_or_default());
+    let mut told: Vec<String> = rules.map(|state| rule(format!("{:?}", state.rule))).collect();
+    told.push(format!("is {:?}", information.state));
+    told.extend(information.last_trip.map(|trip| format!("by {:?}", trip.kind)));
+    told.extend(information.next_change.map(|change| format!("next {:?}", change.kind)));
+    told.extend(information.override_.as_ref().map(|set| format!("{:?}", set.kind)));
+    told.extend(information.settings_differ.then(|| "differ".to_owned()));
+    told.extend((information.trips_in_a_row > 1).then(|| "trips in a row".to_owned()));
+    told
 }
 
 fn damaged(seen: &Loaded, damage: &[(Index, u8)]) -> Loaded {
@@ -264,12 +316,12 @@ proptest! {
 
     #[test]
     fn no_bytes_and_no_time_make_the_component_trap(
-        bytes in vec(any::<u8>(), 0..300), ours in any::<bool>(), now_ms in number(), clock_ms in option::of(number()),
+        bytes in vec(any::<u8>(), 0..300), ours in any::<bool>(), schema in 1..3_u8, now_ms in number(), clock_ms in option::of(number()),
         settings in settings(), mv in a_move(),
     ) {
         let mut pair = Pair::new();
         let request = pair.request(&[settings], &mv);
-        let value = if ours { [b"CKT\x01", bytes.as_slice()].concat() } else { bytes };
+        let value = if ours { [b"CKT", [schema].as_slice(), &bytes].concat() } else { bytes };
         let loaded = Loaded { entry: Some(Entry { value, version: vec![] }), now_ms: clock_ms };
         prop_assert_eq!(
             pair.native.decide(&request, &loaded, now_ms),
@@ -282,7 +334,7 @@ proptest! {
 #[test]
 fn random_sequences_reach_every_kind_of_answer() {
     let mut runner = TestRunner::deterministic();
-    let mut told = std::collections::BTreeMap::<String, u32>::new();
+    let mut told = BTreeMap::<String, u32>::new();
     for _ in 0..100 {
         let (settings, moves) = sequence().new_tree(&mut runner).unwrap().current();
         let mut pair = Pair::new();
@@ -294,16 +346,62 @@ fn random_sequences_reach_every_kind_of_answer() {
         }
     }
     for kind in [
-        "permit",
+        "permit of the Fleet",
+        "permit of the Node",
+        "permit of the Nobody",
+        "permit instead",
         "probe",
-        "Open",
-        "TooManyRequests",
-        "ForcedOpen",
+        "refusal: Open",
+        "refusal: TooManyRequests",
+        "refusal: ForcedOpen",
+        "refusal: Ramp",
+        "other settings in force",
         "settled again: false",
         "settled again: true",
         "Renewed",
-        "Inspected",
         "Overridden",
+        "vote accepted: true, again: false",
+        "vote accepted: false, again: false",
+        "vote accepted: true, again: true",
+        "reset of an override: false",
+        "reset of an override: true",
+        "Tripped",
+        "OpenTimeOver",
+        "ProbesSucceeded",
+        "ProbeFailed",
+        "VotesReached",
+        "HalfOpenOverdueOpened",
+        "HalfOpenOverdueClosed",
+        "Reset",
+        "is Closed",
+        "is Open",
+        "is HalfOpen",
+        "sees: ConsecutiveFailures",
+        "sees: FailureCount",
+        "sees: FailureRate",
+        "sees: SlowCallRate",
+        "sees: Custom",
+        "by ConsecutiveFailures",
+        "by FailureCount",
+        "by FailureRate",
+        "by SlowCallRate",
+        "by Custom",
+        "by Probe",
+        "by Overdue",
+        "by Votes",
+        "next HalfOpen",
+        "next LeaseEnd",
+        "next HalfOpenOverdue",
+        "next RampStep",
+        "next OverrideEnd",
+        "next CountsClear",
+        "next VoteEnd",
+        "ForcedOpen",
+        "ForcedClosed",
+        "Disabled",
+        "MetricsOnly",
+        "differ",
+        "trips in a row",
         "Settings",
         "Request",
         "Store",

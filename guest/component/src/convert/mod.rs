@@ -1,13 +1,33 @@
 //! The types of `wit/` from and to those of the core: one conversion a type, and no decision.
+//!
+//! - this file: the store's values, requests and answers
+//! - [`settings`] and [`circuit`]: what these are made of
+
+mod circuit;
+mod settings;
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use circuitry_core::request::{Operation, Verdict};
-use circuitry_core::{exchange as core_exchange, record, request, settings};
+use circuitry_core::request::{self, Operation, Verdict};
+use circuitry_core::{exchange as core_exchange, record};
 
 use crate::bindings::circuitry::breaker::types;
 use crate::bindings::exports::circuitry::breaker::exchange;
+
+/// Enums that have the same cases.
+macro_rules! same_cases {
+    ($($from:ty => $to:ty { $($case:ident),+ })+) => {
+        $(impl From<$from> for $to {
+            fn from(given: $from) -> Self {
+                match given {
+                    $(<$from>::$case => Self::$case,)+
+                }
+            }
+        })+
+    };
+}
+use same_cases;
 
 // ---- the store's values ----
 
@@ -59,43 +79,6 @@ impl From<core_exchange::StoreError> for types::StoreError {
     }
 }
 
-// ---- settings ----
-
-impl From<types::CustomRule> for settings::CustomRule {
-    fn from(rule: types::CustomRule) -> Self {
-        Self { name: rule.name, version: rule.version }
-    }
-}
-
-impl From<settings::CustomRule> for types::CustomRule {
-    fn from(rule: settings::CustomRule) -> Self {
-        Self { name: rule.name, version: rule.version }
-    }
-}
-
-impl From<types::Settings> for settings::Settings {
-    fn from(given: types::Settings) -> Self {
-        Self {
-            failure_count_threshold: given.failure_count_threshold,
-            close_threshold: given.close_threshold,
-            allow_after_ms: given.allow_after_ms,
-            cyclic_clear_after_ms: given.cyclic_clear_after_ms,
-            probe_timeout_ms: given.probe_timeout_ms,
-            idle_retention_ms: given.idle_retention_ms,
-            trip_rule: match given.trip_rule {
-                types::TripRule::ConsecutiveFailures => settings::TripRule::ConsecutiveFailures,
-                types::TripRule::Custom(rule) => settings::TripRule::Custom(rule.into()),
-            },
-        }
-    }
-}
-
-impl From<settings::SettingsError> for types::SettingsError {
-    fn from(error: settings::SettingsError) -> Self {
-        Self { field: error.field.into(), problem: error.problem }
-    }
-}
-
 // ---- who calls ----
 
 impl From<types::Token> for record::Token {
@@ -117,113 +100,23 @@ impl From<types::Caller> for request::Caller {
     }
 }
 
-// ---- the circuit ----
-
-impl From<record::State> for types::State {
-    fn from(state: record::State) -> Self {
-        match state {
-            record::State::Closed => Self::Closed,
-            record::State::Open => Self::Open,
-            record::State::HalfOpen => Self::HalfOpen,
-        }
-    }
-}
-
-impl From<record::Counts> for types::Counts {
-    fn from(counts: record::Counts) -> Self {
-        Self {
-            total: counts.total,
-            total_successes: counts.total_successes,
-            total_failures: counts.total_failures,
-            consecutive_successes: counts.consecutive_successes,
-            consecutive_failures: counts.consecutive_failures,
-        }
-    }
-}
-
-impl From<record::Transition> for types::Transition {
-    fn from(transition: record::Transition) -> Self {
-        Self {
-            previous: transition.previous.into(),
-            next: transition.next.into(),
-            reason: match transition.reason {
-                record::TransitionReason::Tripped => types::TransitionReason::Tripped,
-                record::TransitionReason::OpenTimeOver => types::TransitionReason::OpenTimeOver,
-                record::TransitionReason::ProbesSucceeded => types::TransitionReason::ProbesSucceeded,
-                record::TransitionReason::ProbeFailed => types::TransitionReason::ProbeFailed,
-            },
-            at_ms: transition.at_ms,
-            era: transition.era,
-            generation: transition.generation,
-        }
-    }
-}
-
-impl From<types::Override> for record::Override {
-    fn from(wanted: types::Override) -> Self {
-        Self {
-            kind: match wanted.kind {
-                types::OverrideKind::ForcedOpen => record::OverrideKind::ForcedOpen,
-                types::OverrideKind::ForcedClosed => record::OverrideKind::ForcedClosed,
-            },
-            author: wanted.author,
-            reason: wanted.reason,
-            until_ms: wanted.until_ms,
-        }
-    }
-}
-
-impl From<record::Override> for types::Override {
-    fn from(set: record::Override) -> Self {
-        Self {
-            kind: match set.kind {
-                record::OverrideKind::ForcedOpen => types::OverrideKind::ForcedOpen,
-                record::OverrideKind::ForcedClosed => types::OverrideKind::ForcedClosed,
-            },
-            author: set.author,
-            reason: set.reason,
-            until_ms: set.until_ms,
-        }
-    }
-}
-
-impl From<record::Probe> for types::Probe {
-    fn from(probe: record::Probe) -> Self {
-        Self { id: probe.id.into(), deadline_ms: probe.deadline_ms }
-    }
-}
-
-impl From<request::Information> for types::Information {
-    fn from(information: request::Information) -> Self {
-        Self {
-            state: information.state.into(),
-            era: information.era,
-            generation: information.generation,
-            counts: information.counts.into(),
-            since_ms: information.since_ms,
-            expires_at_ms: information.expires_at_ms,
-            probes: all(information.probes),
-            probe_successes: information.probe_successes,
-            override_: information.override_in_force.map(Into::into),
-            transitions: all(information.transitions),
-            revision: information.revision,
-        }
-    }
-}
-
 // ---- requests and answers ----
+
+same_cases! {
+    types::Outcome => request::Outcome { Success, Failure, Ignored }
+    request::RefusalReason => types::RefusalReason { Open, TooManyRequests, ForcedOpen, Ramp }
+    request::JudgedBy => types::JudgedBy { Fleet, Node, Nobody }
+}
 
 impl From<types::Completion> for request::Completion {
     fn from(completion: types::Completion) -> Self {
         Self {
             era: completion.era,
             probe: completion.probe.map(Into::into),
-            outcome: match completion.outcome {
-                types::Outcome::Success => request::Outcome::Success,
-                types::Outcome::Failure => request::Outcome::Failure,
-                types::Outcome::Ignored => request::Outcome::Ignored,
-            },
+            outcome: completion.outcome.into(),
+            slow: completion.slow,
             count: completion.count,
+            retry_after_ms: completion.retry_after_ms,
         }
     }
 }
@@ -234,20 +127,29 @@ impl From<request::Disposition> for types::Disposition {
     }
 }
 
+impl From<request::Refusal> for types::Refusal {
+    fn from(refusal: request::Refusal) -> Self {
+        Self { reason: refusal.reason.into(), retry_after_ms: refusal.retry_after_ms }
+    }
+}
+
+impl From<request::Permit> for types::Permit {
+    fn from(permit: request::Permit) -> Self {
+        Self {
+            era: permit.era,
+            probe: permit.probe.map(Into::into),
+            judged_by: permit.judged_by.into(),
+            slow_call_after_ms: permit.slow_call_after_ms,
+            would_have_refused: permit.would_have_refused.map(Into::into),
+        }
+    }
+}
+
 impl From<Verdict> for types::Verdict {
     fn from(verdict: Verdict) -> Self {
         match verdict {
-            Verdict::Permit(permit) => {
-                Self::Permit(types::Permit { era: permit.era, probe: permit.probe.map(Into::into) })
-            }
-            Verdict::Refusal { reason, retry_after_ms } => Self::Refusal(types::Refusal {
-                reason: match reason {
-                    request::RefusalReason::Open => types::RefusalReason::Open,
-                    request::RefusalReason::TooManyRequests => types::RefusalReason::TooManyRequests,
-                    request::RefusalReason::ForcedOpen => types::RefusalReason::ForcedOpen,
-                },
-                retry_after_ms,
-            }),
+            Verdict::Permit(permit) => Self::Permit(permit.into()),
+            Verdict::Refusal(refusal) => Self::Refusal(refusal.into()),
         }
     }
 }
@@ -270,6 +172,14 @@ impl From<exchange::Request> for request::Request {
                 let wanted = set.override_.map(Into::into);
                 (set.circuit, set.settings, Operation::SetOverride(set.caller.into(), wanted))
             }
+            exchange::Request::Vote(vote) => {
+                let caller = vote.caller.into();
+                let operation = Operation::Vote { caller, era: vote.era, node_id: vote.node_id };
+                (vote.circuit, vote.settings, operation)
+            }
+            exchange::Request::Reset(reset) => {
+                (reset.circuit, reset.settings, Operation::Reset(reset.caller.into()))
+            }
         };
         Self { circuit, settings: settings.into(), operation }
     }
@@ -278,10 +188,13 @@ impl From<exchange::Request> for request::Request {
 /// The core's answer as the bindings have it.
 pub(crate) fn answer_from_core(answer: request::Answer) -> exchange::Answer {
     match answer {
-        request::Answer::Started { verdict, transitions } => exchange::Answer::Started(types::Started {
-            verdict: verdict.into(),
-            transitions: all(transitions),
-        }),
+        request::Answer::Started { verdict, transitions, settings_in_force } => {
+            exchange::Answer::Started(types::Started {
+                verdict: verdict.into(),
+                transitions: all(transitions),
+                settings_in_force: settings_in_force.map(|in_force| (*in_force).into()),
+            })
+        }
         request::Answer::Settled { dispositions, already_applied, transitions } => {
             exchange::Answer::Settled(types::Settled {
                 dispositions: all(dispositions),
@@ -290,11 +203,26 @@ pub(crate) fn answer_from_core(answer: request::Answer) -> exchange::Answer {
             })
         }
         request::Answer::Renewed(deadlines) => exchange::Answer::Renewed(types::Renewed { deadlines }),
-        request::Answer::Inspected(information) => exchange::Answer::Inspected(information.into()),
+        request::Answer::Inspected(information) => exchange::Answer::Inspected((*information).into()),
         request::Answer::Overridden { previous, already_applied } => {
             exchange::Answer::Overridden(types::Overridden {
                 previous: previous.map(Into::into),
                 already_applied,
+            })
+        }
+        request::Answer::Voted { accepted, votes, already_applied, transitions } => {
+            exchange::Answer::Voted(types::Voted {
+                accepted,
+                votes,
+                already_applied,
+                transitions: all(transitions),
+            })
+        }
+        request::Answer::Cleared { previous, already_applied, transitions } => {
+            exchange::Answer::Cleared(types::Cleared {
+                previous: previous.map(Into::into),
+                already_applied,
+                transitions: all(transitions),
             })
         }
     }
