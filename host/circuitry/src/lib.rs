@@ -9,6 +9,7 @@
 //! it does *not* do: it does not retry your work, time it out, or limit its rate.
 //!
 //! - [`factory`], [`breaker`], [`permit`]: what you call; [`settings`], [`policy`], [`context`]: what you say
+//! - [`presets`]: the defaults of other circuit breakers
 //! - [`outcome`], [`refusal`], [`state`], [`error`], [`event`]: what you are told
 //! - `node`, `starting`, `settling`, `ballot`, `outage`: this process among the fleet's; `runtime`: the component in wasmtime
 //! - [`metering`]: the metrics, with the feature `metrics`
@@ -31,6 +32,7 @@ mod outage;
 pub mod outcome;
 pub mod permit;
 pub mod policy;
+pub mod presets;
 pub mod refusal;
 mod runtime;
 pub mod settings;

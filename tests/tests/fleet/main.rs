@@ -37,3 +37,10 @@ async fn eventually<T>(what: &str, within: Duration, mut ask: impl AsyncFnMut() 
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// What does not depend on when it was asked: the explanation tells how long ago things were.
+fn timeless(information: circuitry::Information) -> circuitry::Information {
+    let mut information = information;
+    information.explanation.clear();
+    information
+}

@@ -48,6 +48,12 @@ impl SettingsBuilder {
         self
     }
 
+    /// What was given so far is what holds where nothing is given.
+    pub(crate) fn as_defaults(mut self) -> Self {
+        self.given.clear();
+        self
+    }
+
     /// Where records live. Default: [`MemoryStore`](crate::MemoryStore), shared inside this factory only.
     pub fn store(self, store: impl Store) -> Self {
         self.set("store", |settings| settings.store = Arc::new(store))

@@ -49,8 +49,9 @@ impl Machine {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(INSTANCES_MAX);
         pool.total_core_instances(INSTANCES_MAX.saturating_mul(4));
-        pool.total_memories(INSTANCES_MAX);
-        pool.total_tables(INSTANCES_MAX.saturating_mul(2));
+        // A component composed with a rule of the user's own has two modules with memories.
+        pool.total_memories(INSTANCES_MAX.saturating_mul(2));
+        pool.total_tables(INSTANCES_MAX.saturating_mul(4));
         pool.total_stacks(INSTANCES_MAX);
         pool.max_memory_size(MEMORY_MAX_BYTES);
         let mut config = Config::new();

@@ -9,6 +9,7 @@ mod outages;
 mod overrides;
 mod permits;
 mod policies;
+mod presets;
 mod quorum;
 mod quorum_outages;
 mod ramp;
