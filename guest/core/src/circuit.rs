@@ -15,7 +15,7 @@ use crate::record::{
     Token, Transition, TransitionReason, Trip, TripKind,
 };
 use crate::request::{JudgedBy, Permit, Refusal, RefusalReason, Request, Verdict};
-use crate::rules::{Finding, remembered_for_ms};
+use crate::rules::Finding;
 use crate::settings::{Overdue, Settings};
 use crate::window::Windows;
 
@@ -26,6 +26,8 @@ pub(crate) struct Circuit<'a> {
     pub(crate) changed: bool,
     pub(crate) now_ms: u64,
     pub(crate) request: &'a Request,
+    /// Whether a transition brings the caller's settings: not where somebody only looks.
+    pub(crate) brings_settings: bool,
     /// The settings in force, which are those of the request unless the record says otherwise.
     pub(crate) in_force: Cow<'a, Settings>,
 }
@@ -61,7 +63,7 @@ impl<'a> Circuit<'a> {
         {
             return Err(RecordError::Malformed("its windows are not those of its settings".into()));
         }
-        Ok(Self { record, changed: false, request, now_ms, in_force })
+        Ok(Self { record, changed: false, now_ms, request, brings_settings: true, in_force })
     }
 
     /// A circuit without a record is closed, of generation 0, with counts of 0 (rule 1). Its era begins now, so that
@@ -69,7 +71,8 @@ impl<'a> Circuit<'a> {
     pub(crate) fn unknown(request: &'a Request, now_ms: u64) -> Self {
         let mut record = Box::new(Record::beginning(now_ms.max(1), now_ms));
         record.in_force = Some(InForce::new(&request.settings));
-        Self { record, changed: true, request, now_ms, in_force: Cow::Borrowed(&request.settings) }
+        let in_force = Cow::Borrowed(&request.settings);
+        Self { record, changed: true, now_ms, request, brings_settings: true, in_force }
     }
 
     // ---- questions ----
@@ -135,11 +138,7 @@ impl<'a> Circuit<'a> {
         };
         let state_until_ms = match &self.record.status {
             Status::Closed { counts_expire_at_ms, windows, votes, ramp_since_ms } => {
-                let windows_ms = if windows.bytes.is_empty() {
-                    0
-                } else {
-                    self.now_ms.saturating_add(remembered_for_ms(settings))
-                };
+                let windows_ms = windows.matter_until_ms(settings, self.now_ms);
                 let vote_ms = votes.iter().map(|vote| vote.at_ms).max().unwrap_or(0);
                 let votes_ms = vote_ms.saturating_add(settings.quorum.map_or(0, |quorum| quorum.window_ms));
                 let ramp_ms = match (&settings.ramp, ramp_since_ms) {
@@ -337,6 +336,9 @@ impl<'a> Circuit<'a> {
     /// Puts the caller's settings in force, unless the revision of those in force is higher.
     fn bring_settings(&mut self) -> Result<(), RecordError> {
         let own = &self.request.settings;
+        if !self.brings_settings {
+            return Ok(());
+        }
         if let Some(shared) = &self.record.in_force {
             let revision = shared.settings(own.idle_retention_ms)?.settings_revision;
             let same = shared.fingerprint == own.fingerprint() && revision == own.settings_revision;

@@ -5,7 +5,7 @@
 
 use crate::exchange::{Hooks, TripQuery};
 use crate::record::{Counts, TripKind};
-use crate::settings::{CustomRule, Settings, TripRule, WHOLE_PER_MILLE, Window, WindowedRule};
+use crate::settings::{CustomRule, Settings, TripRule, WHOLE_PER_MILLE, WindowedRule};
 use crate::window::{Counted, Sums, Windows};
 
 /// A closed circuit's counts, before the calls that are asked about.
@@ -177,10 +177,4 @@ fn custom(counts: Counts) -> Finding {
         threshold: 0,
         calls: counts.total,
     }
-}
-
-/// How long the longest window remembers.
-pub(crate) fn remembered_for_ms(settings: &Settings) -> u64 {
-    let windows = settings.rules().iter().filter_map(TripRule::windowed);
-    windows.map(|rule| Window::remembers_for_ms(rule.window)).max().unwrap_or(0)
 }

@@ -20,6 +20,7 @@ impl Circuit<'_> {
     /// Where the settings in force, which an overdue phase asks for, are damaged.
     pub(crate) fn information(&self) -> Result<Box<Information>, RecordError> {
         let mut view = self.clone();
+        view.brings_settings = false;
         view.end_overdue(NOBODY)?;
         let record = &view.record;
         let (mut state, mut since_ms, mut expires_at_ms) = (record.status.state(), record.since_ms, None);
@@ -41,6 +42,11 @@ impl Circuit<'_> {
                 (probes, probe_successes, probe_failures) = (out.clone(), *successes, *failures);
             }
         }
+        // Also where they are the caller's own: another revision of them may be in force.
+        let settings_in_force = match &self.record.in_force {
+            Some(in_force) => in_force.settings(self.request.settings.idle_retention_ms)?,
+            None => self.settings().clone(),
+        };
         let ramp = view.ramp_step().map(|(_, _, position)| position);
         let mut information = Box::new(Information {
             state,
@@ -62,7 +68,7 @@ impl Circuit<'_> {
             ramp,
             votes,
             next_change: None,
-            settings_in_force: self.settings().clone(),
+            settings_in_force,
             settings_differ: self.settings_differ(),
             explanation: String::new(),
         });

@@ -53,9 +53,11 @@ impl Circuit<'_> {
 
     /// How many votes a vote that was counted before found; those that live now where it did not trip.
     pub(crate) fn votes_counted(&self, token: Token) -> u32 {
-        if self.record.transitions.iter().any(|transition| transition.by == token) {
-            let observed = self.record.last_trip.map_or(0, |trip| trip.observed);
-            return u32::try_from(observed).unwrap_or(u32::MAX);
+        let tripped = self.record.transitions.iter().find(|transition| transition.by == token);
+        if let (Some(transition), Some(trip)) = (tripped, self.record.last_trip)
+            && (trip.kind, trip.at_ms) == (TripKind::Votes, transition.at_ms)
+        {
+            return u32::try_from(trip.observed).unwrap_or(u32::MAX);
         }
         let Status::Closed { votes, .. } = &self.record.status else { return 0 };
         u32::try_from(votes.iter().filter(|vote| self.is_live(vote)).count()).unwrap_or(u32::MAX)

@@ -98,13 +98,19 @@ impl Window {
         }
     }
 
-    /// How long it remembers; 0 where time does not matter.
-    pub fn remembers_for_ms(self) -> u64 {
+    /// When nothing is left of a call that was counted in this bucket or step; 0 where time does not matter.
+    fn forgotten_at_ms(self, stamp: u64) -> u64 {
         match self {
             Self::Calls(_) => 0,
-            Self::Time(length_ms) => length_ms,
-            // After so many halvings nothing is left of a call's weight.
-            Self::Decaying(half_life_ms) => half_life_ms.saturating_mul(STEPS_A_HALF_LIFE),
+            Self::Time(length_ms) => {
+                let (bucket_ms, buckets) = Self::buckets(length_ms);
+                stamp.saturating_add(buckets).saturating_mul(bucket_ms)
+            }
+            // After so many halvings nothing is left of its weight.
+            Self::Decaying(half_life_ms) => {
+                let half_lives = stamp.checked_div(STEPS_A_HALF_LIFE).unwrap_or(0);
+                half_lives.saturating_add(STEPS_A_HALF_LIFE).saturating_add(1).saturating_mul(half_life_ms)
+            }
         }
     }
 
@@ -199,6 +205,22 @@ impl Windows {
             }
             rest = after;
         }
+    }
+
+    /// Until when something in them matters: at least for their length from now on, and longer where the newest call was by a
+    /// clock ahead.
+    pub fn matter_until_ms(&self, settings: &Settings, now_ms: u64) -> u64 {
+        let (mut rest, mut latest_ms) = (self.bytes.as_slice(), 0);
+        for window in distinct(settings) {
+            let Some((own, after)) = rest.split_at_checked(window.size()) else { break };
+            let from_now_ms = match window {
+                Window::Calls(_) => 0,
+                Window::Time(length_ms) | Window::Decaying(length_ms) => now_ms.saturating_add(length_ms),
+            };
+            latest_ms = latest_ms.max(window.forgotten_at_ms(number_u64(own, 0))).max(from_now_ms);
+            rest = after;
+        }
+        latest_ms
     }
 
     fn bytes_of(&self, settings: &Settings, wanted: Window) -> Option<&[u8]> {

@@ -1,16 +1,17 @@
-//! Random plans, clocks and moves.
+//! Random clocks and moves.
 
+use circuitry_core::Outcome;
+use circuitry_core::record::OverrideKind;
 use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::*;
-
-use crate::words::{Plan, Rule, Went};
 
 /// Far enough from the end of time that eras go on growing; lengths may still reach it.
 const CLOCK_END: u64 = u64::MAX - 1_000_000;
 
 /// A jump of a clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Clock(i64);
+pub(crate) struct Clock(pub(crate) i64);
 
 impl Clock {
     pub(crate) fn after(self, now: u64) -> u64 {
@@ -18,20 +19,33 @@ impl Clock {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    pub(crate) open: bool,
+    pub(crate) kind: OverrideKind,
     pub(crate) until: Option<Clock>,
+}
+
+/// An ended permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// How many permits back.
+    pub(crate) back: usize,
+    pub(crate) outcome: Outcome,
+    pub(crate) slow: bool,
+    pub(crate) times: u32,
+    pub(crate) retry_after: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     Start,
-    /// How many permits back, how it went, how often.
-    End(Vec<(usize, Went, u32)>),
+    End(Vec<Ended>),
     Renew(Vec<usize>),
     Inspect,
     Force(Option<Wanted>),
+    /// How many permits back its era is, and which node it is.
+    Vote(usize, usize),
+    Reset,
     /// How many calls back.
     Repeat(usize),
     /// The store loses the entry.
@@ -51,7 +65,7 @@ pub(crate) struct Move {
     pub(crate) answer_lost: bool,
 }
 
-fn jump() -> impl Strategy<Value = Clock> {
+pub(crate) fn jump() -> impl Strategy<Value = Clock> {
     prop_oneof![
         6 => Just(0),
         6 => 1..50_i64,
@@ -63,37 +77,56 @@ fn jump() -> impl Strategy<Value = Clock> {
     .prop_map(Clock)
 }
 
-fn went() -> impl Strategy<Value = Went> {
-    prop_oneof![4 => Just(Went::Well), 4 => Just(Went::Badly), 1 => Just(Went::Neither)]
+pub(crate) fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![4 => Just(Outcome::Success), 4 => Just(Outcome::Failure), 1 => Just(Outcome::Ignored)]
 }
 
 fn back() -> impl Strategy<Value = usize> {
     prop_oneof![6 => Just(0_usize), 4 => 0..4_usize, 1 => 0..100_usize]
 }
 
-fn times() -> impl Strategy<Value = u32> {
-    prop_oneof![20 => 1..4_u32, 4 => 4..40_u32, 1 => Just(65_536)]
+pub(crate) fn times() -> impl Strategy<Value = u32> {
+    prop_oneof![40 => 1..4_u32, 8 => 4..40_u32, 1 => Just(65_536)]
+}
+
+pub(crate) fn ended() -> impl Strategy<Value = Ended> {
+    let retry_after = option::weighted(0.1, prop_oneof![4 => 0..10_000_u64, 1 => Just(u64::MAX)]);
+    (back(), outcome(), proptest::bool::weighted(0.3), times(), retry_after).prop_map(
+        |(back, outcome, slow, times, retry_after)| Ended { back, outcome, slow, times, retry_after },
+    )
+}
+
+/// A few, and sometimes as many as the record can hardly remember.
+fn endings() -> impl Strategy<Value = Vec<Ended>> {
+    prop_oneof![30 => vec(ended(), 1..5), 1 => vec(ended(), 200..257)]
+}
+
+fn override_kind() -> impl Strategy<Value = OverrideKind> {
+    use OverrideKind::{Disabled, ForcedClosed, ForcedOpen, MetricsOnly};
+    proptest::sample::select(&[ForcedOpen, ForcedClosed, Disabled, MetricsOnly][..])
 }
 
 fn what() -> impl Strategy<Value = What> {
-    let until = proptest::option::weighted(0.8, (-100..5_000_i64).prop_map(Clock));
-    let wanted = (any::<bool>(), until).prop_map(|(open, until)| Wanted { open, until });
+    let until = option::weighted(0.8, (-100..5_000_i64).prop_map(Clock));
+    let wanted = (override_kind(), until).prop_map(|(kind, until)| Wanted { kind, until });
     prop_oneof![
-        10 => Just(What::Start),
-        12 => vec((back(), went(), times()), 1..5).prop_map(What::End),
-        2 => vec(back(), 1..4).prop_map(What::Renew),
-        3 => Just(What::Inspect),
-        1 => proptest::option::weighted(0.6, wanted).prop_map(What::Force),
-        3 => prop_oneof![3 => 0..40_usize, 2 => 40..90_usize].prop_map(What::Repeat),
+        20 => Just(What::Start),
+        24 => endings().prop_map(What::End),
+        4 => vec(back(), 1..4).prop_map(What::Renew),
+        4 => Just(What::Inspect),
+        2 => option::weighted(0.6, wanted).prop_map(What::Force),
+        4 => (back(), 0..6_usize).prop_map(|(back, node)| What::Vote(back, node)),
+        1 => Just(What::Reset),
+        6 => prop_oneof![3 => 0..40_usize, 2 => 40..90_usize].prop_map(What::Repeat),
     ]
 }
 
-fn a_move(loses: bool) -> impl Strategy<Value = Move> {
-    let what = if loses { prop_oneof![40 => what(), 1 => Just(What::Lose)].boxed() } else { what().boxed() };
+fn a_move(loses: bool) -> BoxedStrategy<Move> {
+    let what = if loses { prop_oneof![60 => what(), 1 => Just(What::Lose)].boxed() } else { what().boxed() };
     let behind = prop_oneof![7 => Just(0_usize), 2 => 1..3_usize, 1 => 0..6_usize];
-    let store_clock = proptest::option::weighted(0.2, jump());
-    (what, 1..5_u64, 0..3_usize, behind, jump(), store_clock, proptest::bool::weighted(0.1)).prop_map(
-        |(what, caller, plan, behind, clock, store_clock, answer_lost)| Move {
+    let store_clock = option::weighted(0.2, jump());
+    (what, 1..5_u64, 0..3_usize, behind, jump(), store_clock, proptest::bool::weighted(0.1))
+        .prop_map(|(what, caller, plan, behind, clock, store_clock, answer_lost)| Move {
             what,
             caller,
             plan,
@@ -101,8 +134,8 @@ fn a_move(loses: bool) -> impl Strategy<Value = Move> {
             clock,
             store_clock,
             answer_lost,
-        },
-    )
+        })
+        .boxed()
 }
 
 /// Sequences of calls on a store that loses nothing.
@@ -118,34 +151,4 @@ pub(crate) fn moves_and_losses() -> impl Strategy<Value = Vec<Move>> {
 /// When a sequence begins.
 pub(crate) fn beginning() -> impl Strategy<Value = u64> {
     prop_oneof![4 => Just(1_800_000_000_000), 1 => 0..5_000_u64, 1 => Just(CLOCK_END - 200_000)]
-}
-
-fn bears() -> impl Strategy<Value = u64> {
-    prop_oneof![6 => 0..4_u64, 2 => Just(15), 1 => Just(70_000), 1 => Just(u64::MAX), 1 => Just(u64::MAX - 1)]
-}
-
-fn length(usual: u64) -> impl Strategy<Value = u64> {
-    prop_oneof![1 => Just(1), 12 => usual / 10..usual * 2, 1 => Just(u64::MAX)]
-}
-
-pub(crate) fn plan() -> impl Strategy<Value = Plan> {
-    let closes_after = prop_oneof![6 => 1..4_u32, 1 => 4..64_u32, 1 => Just(64)];
-    let rule = proptest::option::weighted(0.3, proptest::sample::select(&Rule::ALL[..]));
-    let clears_after = proptest::option::weighted(0.5, length(3_000));
-    (bears(), closes_after, length(2_000), clears_after, length(1_000), length(86_400_000), rule).prop_map(
-        |(bears, closes_after, open_for, clears_after, lease, idle, rule)| Plan {
-            bears,
-            closes_after,
-            open_for,
-            clears_after,
-            lease,
-            idle,
-            rule,
-        },
-    )
-}
-
-/// Callers that do not agree on the settings, as during a deployment.
-pub(crate) fn plans() -> impl Strategy<Value = Vec<Plan>> {
-    prop_oneof![2 => vec(plan(), 1..2), 1 => vec(plan(), 2..4)]
 }
