@@ -53,7 +53,7 @@ impl Settings {
             .allow_after(Duration::from_secs(60))
             .probes(10)
             .close_threshold(6)
-            .as_defaults()
+            .into_defaults()
     }
 
     /// Begins with the defaults of Polly 8 (`CircuitBreakerStrategyOptions`).
@@ -73,7 +73,7 @@ impl Settings {
             .allow_after(break_duration)
             .probe_timeout(break_duration)
             .close_threshold(1)
-            .as_defaults()
+            .into_defaults()
     }
 
     /// Begins with the defaults of sony/gobreaker 2 (`Settings{}`), which are the reference's rule.
@@ -89,6 +89,6 @@ impl Settings {
             .failure_count_threshold(5)
             .close_threshold(1)
             .allow_after(Duration::from_secs(60))
-            .as_defaults()
+            .into_defaults()
     }
 }

@@ -49,7 +49,7 @@ impl SettingsBuilder {
     }
 
     /// What was given so far is what holds where nothing is given.
-    pub(crate) fn as_defaults(mut self) -> Self {
+    pub(crate) fn into_defaults(mut self) -> Self {
         self.given.clear();
         self
     }
