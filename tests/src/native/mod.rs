@@ -1,7 +1,7 @@
 //! The core, called as a library. Only tests do: everything else runs the component.
 //!
 //! - this file: the machine
-//! - [`settings`], [`asked`], [`answered`]: the types of the contract from and to those of the core
+//! - `settings`, `asked`, `answered`: the types of the contract from and to those of the core
 
 mod answered;
 mod asked;
