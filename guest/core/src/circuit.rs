@@ -128,16 +128,24 @@ impl<'a> Circuit<'a> {
 
     /// Until when something in the record matters; `None` is for ever (rule 11).
     fn matters_until_ms(&self) -> Option<u64> {
+        let state_until_ms = self.state_matters_until_ms();
+        match self.override_in_force() {
+            None => Some(state_until_ms),
+            Some(set) => set.until_ms.map(|until_ms| until_ms.max(state_until_ms)),
+        }
+    }
+
+    fn state_matters_until_ms(&self) -> u64 {
         let settings = self.settings();
         let since_ms = self.record.since_ms;
-        let healthy_at_ms = match &settings.backoff {
-            Some(backoff) if self.record.trips_in_a_row > 0 => {
-                since_ms.saturating_add(backoff.healthy_after_ms)
-            }
-            _ => 0,
-        };
-        let state_until_ms = match &self.record.status {
+        match &self.record.status {
             Status::Closed { counts_expire_at_ms, windows, votes, ramp_since_ms } => {
+                let healthy_at_ms = match &settings.backoff {
+                    Some(backoff) if self.record.trips_in_a_row > 0 => {
+                        since_ms.saturating_add(backoff.healthy_after_ms)
+                    }
+                    _ => 0,
+                };
                 let windows_ms = windows.matter_until_ms(settings, self.now_ms);
                 let vote_ms = votes.iter().map(|vote| vote.at_ms).max().unwrap_or(0);
                 let votes_ms = vote_ms.saturating_add(settings.quorum.map_or(0, |quorum| quorum.window_ms));
@@ -152,12 +160,21 @@ impl<'a> Circuit<'a> {
             Status::Open { expires_at_ms } => *expires_at_ms,
             Status::HalfOpen { probes, .. } => {
                 let lease_ms = probes.iter().map(|probe| probe.deadline_ms).max().unwrap_or(0);
-                self.overdue().map_or(0, |(at_ms, _)| at_ms).max(lease_ms)
+                lease_ms.max(self.what_follows_matters_until_ms())
             }
-        };
-        match self.override_in_force() {
-            None => Some(state_until_ms),
-            Some(set) => set.until_ms.map(|until_ms| until_ms.max(state_until_ms)),
+        }
+    }
+
+    /// A half-open phase with a limit goes on into what follows it although nobody writes; so that, too, must outlive it: a
+    /// circuit that is open again because its phase was overdue is not to vanish and be taken for a closed one.
+    fn what_follows_matters_until_ms(&self) -> u64 {
+        let Some((at_ms, _)) = self.overdue() else { return 0 };
+        let mut then = self.clone();
+        then.brings_settings = false;
+        then.now_ms = then.now_ms.max(at_ms);
+        match then.end_overdue(NOBODY) {
+            Ok(()) => then.state_matters_until_ms().max(at_ms),
+            Err(_) => at_ms,
         }
     }
 
@@ -382,6 +399,9 @@ impl<'a> Circuit<'a> {
         Verdict::Refusal(Refusal { reason: RefusalReason::ForcedOpen, retry_after_ms })
     }
 }
+
+/// Who brings about what time alone does, where it is only looked at.
+pub(crate) const NOBODY: Token = Token { node: 0, sequence: 0 };
 
 /// A closed circuit that has counted nothing.
 fn closed(counts_expire_at_ms: Option<u64>, ramp_since_ms: Option<u64>) -> Status {

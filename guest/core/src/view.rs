@@ -4,13 +4,10 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::circuit::Circuit;
+use crate::circuit::{Circuit, NOBODY};
 use crate::explanation::explain;
-use crate::record::{Counts, RecordError, State, Status, Token, Vote};
+use crate::record::{Counts, RecordError, State, Status, Vote};
 use crate::request::{ChangeKind, Information, NextChange, Request, RuleState};
-
-/// Who looks: nobody, for nothing of it is written.
-const NOBODY: Token = Token { node: 0, sequence: 0 };
 
 impl Circuit<'_> {
     /// What the circuit is at this moment, without changing it (rule 9): an open circuit whose time is over reads as

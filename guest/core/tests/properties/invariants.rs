@@ -147,6 +147,12 @@ proptest! {
             prop_assert!(shown.expires_at_ms.is_none_or(outlives));
             prop_assert!(shown.probes.iter().all(|probe| outlives(probe.deadline_ms)));
             prop_assert!(shown.next_change.is_none_or(|next| outlives(next.at_ms)));
+            // Also what a half-open phase goes on into by itself.
+            if shown.state == State::HalfOpen && let Some(overdue) = shown.expires_at_ms {
+                let then = stored.model.show(&plans[0], overdue);
+                prop_assert!(then.expires_at_ms.is_none_or(outlives));
+                prop_assert!(then.ramp.is_none_or(|ramp| outlives(ramp.next_step_at_ms)));
+            }
             prop_assert!(stored.model.effective(stored.at).changes_ahead(stored.at).iter().all(|next| outlives(next.at_ms)));
             if let Some(forced) = shown.override_in_force {
                 prop_assert!(forced.until_ms.is_some_and(outlives));

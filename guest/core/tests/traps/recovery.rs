@@ -212,6 +212,30 @@ fn a_probe_that_ends_when_the_phase_is_overdue_is_stale_also_before_anybody_noti
     }
 }
 
+#[test]
+fn what_an_overdue_phase_became_does_not_vanish_before_its_time() {
+    for (then, lasts_ms) in [(Overdue::Opens, 120_000), (Overdue::Closes, 300_000)] {
+        let limit = HalfOpenLimit { after_ms: 20_000, then };
+        let own = Settings {
+            half_open_limit: Some(limit),
+            backoff: (then == Overdue::Opens).then_some(BACKOFF),
+            cyclic_clear_after_ms: Some(300_000),
+            idle_retention_ms: 1,
+            ..settings()
+        };
+        let mut fleet = Fleet::to_be_probed(own).0;
+        fleet.probe();
+        assert_eq!(fleet.store.ttl_ms, Some(20_000 + lasts_ms + 1), "nobody need write for that");
+        fleet.now_ms += 25_000;
+        fleet.force(OverrideKind::MetricsOnly, Some(fleet.now_ms + 1)).unwrap();
+        assert_eq!(
+            fleet.store.ttl_ms,
+            Some(lasts_ms - 5_000 + 1),
+            "nor does somebody else who writes shorten it"
+        );
+    }
+}
+
 // ---- the ramp ----
 
 fn ramping() -> Fleet {

@@ -136,7 +136,12 @@ impl Model {
         if let Some(forced) = self.forced_at(now) {
             times.push(forced.until_ms?);
         }
-        times.extend(self.overdue_at());
+        if let Some(at) = self.overdue_at() {
+            // What follows an overdue phase lasts as long as if somebody had written it then.
+            let then = now.max(at);
+            times.push(at);
+            times.extend(self.effective(then).matters_until(then));
+        }
         if let Some(quorum) = self.in_force.quorum {
             times.extend(self.live_votes(now).iter().map(|vote| vote.at_ms.saturating_add(quorum.window_ms)));
         }
