@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
 use crate::error::StoreError;
+use crate::push::{Push, Pushes, Watch};
 use crate::store::{Entry, Loaded, Receipt, Store, Swapped, Version, check_name, ttl_ms};
 
 /// Entries are looked through for expired ones once in so many writes, so a name used once does not stay for ever.
 const SWEEP_EVERY: u32 = 1024;
 
-/// A store in this process's memory: the default, and the double for tests. Clones share their entries.
+/// A store in this process's memory: the default, and the double for tests. Clones share their entries and watchers.
 ///
 /// It lives as long as its last handle; nothing is kept over a restart.
 ///
@@ -31,6 +32,7 @@ pub struct MemoryStore {
 struct Shared {
     clock: Box<dyn Clock>,
     table: Mutex<Table>,
+    pushes: Pushes,
 }
 
 #[derive(Debug, Default)]
@@ -73,7 +75,8 @@ impl MemoryStore {
 
     /// Makes an empty store on `clock`, by which its entries age and which its answers tell.
     pub fn with_clock(clock: impl Clock) -> Self {
-        Self { shared: Arc::new(Shared { clock: Box::new(clock), table: Mutex::default() }) }
+        let shared = Shared { clock: Box::new(clock), table: Mutex::default(), pushes: Pushes::new() };
+        Self { shared: Arc::new(shared) }
     }
 
     /// A holder that panicked cannot have left a row half written: every change is one insertion.
@@ -118,5 +121,16 @@ impl Store for MemoryStore {
         table.rows.insert(circuit.to_owned(), row);
         table.sweep(now_ms);
         Ok(Swapped::Stored(Receipt { version, now_ms: Some(now_ms) }))
+    }
+
+    /// Reaches whoever watches a clone of this store. It ends with the last clone.
+    async fn watch(&self) -> Result<Option<Watch>, StoreError> {
+        Ok(Some(self.shared.pushes.watch()))
+    }
+
+    async fn announce(&self, circuit: &str) -> Result<(), StoreError> {
+        check_name(circuit)?;
+        self.shared.pushes.push(Push::Changed(circuit.to_owned()));
+        Ok(())
     }
 }

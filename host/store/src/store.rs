@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::StoreError;
+use crate::push::Watch;
 
 /// The most bytes that a circuit's name may have; an adapter may assume it.
 pub const NAME_MAX_BYTES: usize = 1024;
@@ -140,6 +141,51 @@ pub trait Store: Send + Sync + 'static {
         value: &[u8],
         ttl: Option<Duration>,
     ) -> Result<Swapped, StoreError>;
+
+    /// Begins to watch. `None`: this store does not push, poll it.
+    ///
+    /// Each announcement that begins after the answer comes out of the [`Watch`] as [`Push::Changed`], unless it is
+    /// lost; where it is known that some may be lost, a [`Push::Missed`] says so. A store that is out of reach may
+    /// answer all the same, with a watch that says [`Push::Missed`] when it is there. Dropping the watch ends it.
+    ///
+    /// # Errors
+    /// [`StoreError`], where watching cannot begin at all; load and swap may work all the same.
+    ///
+    /// # Cancel safety
+    /// Dropping it has no effect.
+    ///
+    /// # Example
+    /// ```
+    /// use circuitry_store::{MemoryStore, Push, Store};
+    /// use futures_util::StreamExt;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let store = MemoryStore::new();
+    /// let mut watch = store.watch().await?.expect("the memory store pushes");
+    /// store.announce("emails/acme").await?;
+    /// assert_eq!(watch.next().await, Some(Push::Changed("emails/acme".to_owned())));
+    /// # Ok::<(), circuitry_store::StoreError>(()) }).unwrap();
+    /// ```
+    ///
+    /// [`Push::Changed`]: crate::Push::Changed
+    /// [`Push::Missed`]: crate::Push::Missed
+    async fn watch(&self) -> Result<Option<Watch>, StoreError> {
+        Ok(None)
+    }
+
+    /// Tells the watchers, in other processes too, that the entry of `circuit` was replaced. A hint: it may be lost,
+    /// late or doubled.
+    ///
+    /// # Errors
+    /// [`StoreError`]: perhaps nobody was told. Nothing is wrong with the entry, and that of an earlier swap is no
+    /// less stored.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves it unknown whether anybody was told.
+    async fn announce(&self, circuit: &str) -> Result<(), StoreError> {
+        let _ = circuit;
+        Ok(())
+    }
 }
 
 #[async_trait::async_trait]
@@ -156,6 +202,14 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
         ttl: Option<Duration>,
     ) -> Result<Swapped, StoreError> {
         (**self).swap(circuit, expected, value, ttl).await
+    }
+
+    async fn watch(&self) -> Result<Option<Watch>, StoreError> {
+        (**self).watch().await
+    }
+
+    async fn announce(&self, circuit: &str) -> Result<(), StoreError> {
+        (**self).announce(circuit).await
     }
 }
 
