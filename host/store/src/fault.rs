@@ -1,16 +1,24 @@
 //! [`FaultStore`]: a store that fails on demand, for tests of whatever sits on a store.
 
+mod odds;
+mod pushes;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use self::odds::Chance;
+use self::pushes::Way;
 use crate::error::StoreError;
+use crate::push::Watch;
 use crate::store::{Entry, Loaded, Store, Swapped, Version};
+
+pub use self::odds::Odds;
 
 /// What goes wrong with one operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,44 +43,21 @@ pub enum Fault {
     /// else had written under our name. A load that finds nothing answers an entry of these bytes. A swap that is
     /// stored answers no value and stays as it is.
     Garbage(Vec<u8>),
+    /// For an announcement: it is answered as made, and no watcher is told.
+    LostPush,
+    /// For an announcement: it is answered as made, and the watchers are told at
+    /// [`FaultStore::release_pushes`]; without it, never.
+    HeldPush,
+    /// For an announcement: every watcher is told twice.
+    DoubledPush,
 }
 
-/// How often an operation fails by chance: parts of a thousand, of which each operation draws at most one failure.
-///
-/// # Example
-/// ```
-/// use circuitry_store::fault::Odds;
-/// let odds = Odds { lost_answer: 100, unavailable: 50, ..Odds::default() }; // 10 % and 5 %
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Odds {
-    /// [`Fault::Unavailable`], per mille.
-    pub unavailable: u16,
-    /// [`Fault::LostAnswer`], per mille.
-    pub lost_answer: u16,
-    /// [`Fault::Denied`], per mille.
-    pub denied: u16,
-    /// [`Fault::Other`], per mille.
-    pub other: u16,
-    /// [`Fault::Garbage`] of 16 random bytes, per mille.
-    pub garbage: u16,
-    /// [`Fault::Delay`], per mille; drawn apart, so an operation may be late and fail as well.
-    pub delay: u16,
-    /// The longest delay that is drawn; the shortest is a millisecond.
-    pub delay_at_most: Duration,
-}
-
-impl Odds {
-    fn of_failure(&self) -> [u16; 5] {
-        [self.unavailable, self.lost_answer, self.denied, self.other, self.garbage]
-    }
-}
-
-/// One of the two operations of a [`Store`].
+/// One of the operations of a [`Store`] that faults strike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Load,
     Swap,
+    Announce,
 }
 
 impl fmt::Display for Operation {
@@ -80,6 +65,7 @@ impl fmt::Display for Operation {
         formatter.write_str(match self {
             Self::Load => "load",
             Self::Swap => "swap",
+            Self::Announce => "announcement",
         })
     }
 }
@@ -88,6 +74,11 @@ impl fmt::Display for Operation {
 ///
 /// A scripted fault strikes one operation, in the order given. Where the script has nothing for an operation, chance
 /// decides, if odds were set. While the store is down, both wait: the script keeps its faults.
+///
+/// Pushes fail where they are announced, so all watchers fare alike. A watch through this store hears nothing while
+/// it is down, and of [`Push::Missed`] when it comes up, as with a connection that was lost.
+///
+/// [`Push::Missed`]: crate::Push::Missed
 ///
 /// # Example
 /// ```
@@ -109,9 +100,11 @@ pub struct FaultStore<S> {
 
 struct Shared<S> {
     inner: S,
-    down: AtomicBool,
+    /// Whether the store is down, also for watches that outlive it.
+    way: Arc<Way>,
     loads: AtomicU64,
     swaps: AtomicU64,
+    announces: AtomicU64,
     /// How many operations hang now.
     hanging: watch::Sender<usize>,
     /// Counts the releases: who hangs waits for it to change.
@@ -122,7 +115,9 @@ struct Shared<S> {
 #[derive(Default)]
 struct Faults {
     script: VecDeque<(Option<Operation>, Fault)>,
-    chance: Option<(Odds, fastrand::Rng)>,
+    chance: Option<Chance>,
+    /// The circuits of the announcements that are held, in their order.
+    held_pushes: VecDeque<String>,
 }
 
 /// What is in store for one operation.
@@ -133,7 +128,10 @@ struct Plan {
 
 impl Faults {
     fn plan(&mut self, operation: Operation) -> Plan {
-        let meant = |(only, _): &(Option<Operation>, Fault)| only.is_none_or(|only| only == operation);
+        let meant = |(only, _): &(Option<Operation>, Fault)| match only {
+            Some(only) => *only == operation,
+            None => operation != Operation::Announce,
+        };
         if let Some(index) = self.script.iter().position(meant) {
             return match self.script.remove(index) {
                 Some((_, Fault::Delay(delay))) => Plan { delay: Some(delay), fault: None },
@@ -141,32 +139,11 @@ impl Faults {
             };
         }
         match &mut self.chance {
-            Some((odds, random)) => draw(odds, random),
+            Some(chance) if operation == Operation::Announce => chance.plan_push(),
+            Some(chance) => chance.plan(),
             None => Plan { delay: None, fault: None },
         }
     }
-}
-
-/// Always draws the same count of numbers for the same odds, so that a seed gives one sequence of faults.
-fn draw(odds: &Odds, random: &mut fastrand::Rng) -> Plan {
-    let late = random.u16(0..1000) < odds.delay;
-    let longest_ms = u64::try_from(odds.delay_at_most.as_millis()).unwrap_or(u64::MAX).max(1);
-    let delay = Duration::from_millis(random.u64(1..=longest_ms));
-    let garbage = random.u128(..).to_be_bytes();
-    let faults = [
-        Fault::Unavailable,
-        Fault::LostAnswer,
-        Fault::Denied,
-        Fault::Other,
-        Fault::Garbage(garbage.to_vec()),
-    ];
-    let drawn = random.u16(0..1000);
-    let mut below = 0;
-    let fault = odds.of_failure().into_iter().zip(faults).find_map(|(odds, fault)| {
-        below += odds;
-        (drawn < below).then_some(fault)
-    });
-    Plan { delay: late.then_some(delay), fault }
 }
 
 impl<S> FaultStore<S> {
@@ -175,9 +152,10 @@ impl<S> FaultStore<S> {
         Self {
             shared: Arc::new(Shared {
                 inner,
-                down: AtomicBool::new(false),
+                way: Arc::default(),
                 loads: AtomicU64::new(0),
                 swaps: AtomicU64::new(0),
+                announces: AtomicU64::new(0),
                 hanging: watch::Sender::new(0),
                 releases: watch::Sender::new(0),
                 faults: Mutex::default(),
@@ -205,7 +183,12 @@ impl<S> FaultStore<S> {
         self.faults().script.push_back((Some(Operation::Swap), fault));
     }
 
-    /// Forgets the scripted faults that have not struck, and the odds.
+    /// Lets `fault` strike the next announcement that has none yet; [`on_next`](Self::on_next) strikes none.
+    pub fn on_next_announce(&self, fault: Fault) {
+        self.faults().script.push_back((Some(Operation::Announce), fault));
+    }
+
+    /// Forgets the scripted faults that have not struck, the odds, and the pushes that are held.
     pub fn clear(&self) {
         *self.faults() = Faults::default();
     }
@@ -213,24 +196,22 @@ impl<S> FaultStore<S> {
     /// Lets operations fail by chance from now on; the same `seed` and the same operations give the same faults.
     ///
     /// # Panics
-    /// When the failures add up to more than a thousand, or the delay's odds are above a thousand.
+    /// When the failures, or those of pushes, add up to more than a thousand, or the delay's odds are above a thousand.
     pub fn set_odds(&self, odds: Odds, seed: u64) {
-        let sum: u32 = odds.of_failure().into_iter().map(u32::from).sum();
-        assert!(sum <= 1000, "the odds of the failures add up to {sum} per mille; leave at most 1000");
-        assert!(odds.delay <= 1000, "the odds of a delay are {} per mille; leave at most 1000", odds.delay);
-        self.faults().chance = Some((odds, fastrand::Rng::with_seed(seed)));
+        self.faults().chance = Some(Chance::new(odds, seed));
     }
 
-    /// Takes the store down: every operation is [`StoreError::Unavailable`] and writes nothing, until [`come_up`].
+    /// Takes the store down: every operation is [`StoreError::Unavailable`] and writes nothing, and no push comes
+    /// through, until [`come_up`].
     ///
     /// [`come_up`]: Self::come_up
     pub fn go_down(&self) {
-        self.shared.down.store(true, Ordering::SeqCst);
+        self.shared.way.go_down();
     }
 
     /// Ends what [`go_down`](Self::go_down) began.
     pub fn come_up(&self) {
-        self.shared.down.store(false, Ordering::SeqCst);
+        self.shared.way.come_up();
     }
 
     /// Lets all operations go on that hang now. Later ones hang again if a fault says so.
@@ -260,6 +241,11 @@ impl<S> FaultStore<S> {
         self.shared.swaps.load(Ordering::SeqCst)
     }
 
+    /// How many announcements were asked for, whatever became of them.
+    pub fn announces(&self) -> u64 {
+        self.shared.announces.load(Ordering::SeqCst)
+    }
+
     fn faults(&self) -> MutexGuard<'_, Faults> {
         self.shared.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -268,6 +254,7 @@ impl<S> FaultStore<S> {
         let counter = match operation {
             Operation::Load => &self.shared.loads,
             Operation::Swap => &self.shared.swaps,
+            Operation::Announce => &self.shared.announces,
         };
         counter.fetch_add(1, Ordering::SeqCst);
         self.check_up(operation)?;
@@ -275,7 +262,7 @@ impl<S> FaultStore<S> {
     }
 
     fn check_up(&self, operation: Operation) -> Result<(), StoreError> {
-        if self.shared.down.load(Ordering::SeqCst) {
+        if self.shared.way.is_down() {
             return Err(unavailable(operation, "the store is down"));
         }
         Ok(())
@@ -315,7 +302,7 @@ impl<S> FaultStore<S> {
         match plan.fault {
             // An error that the inner store answered is no secret: it is passed on.
             Some(Fault::LostAnswer) if answer.is_ok() => Err(match operation {
-                Operation::Load => unavailable(operation, "its answer was lost"),
+                Operation::Load | Operation::Announce => unavailable(operation, "its answer was lost"),
                 Operation::Swap => {
                     StoreError::Unknown { message: format!("{operation}: its answer was lost"), source: None }
                 }
@@ -369,9 +356,10 @@ impl<S: fmt::Debug> fmt::Debug for FaultStore<S> {
         formatter
             .debug_struct("FaultStore")
             .field("inner", &self.shared.inner)
-            .field("down", &self.shared.down)
+            .field("down", &self.shared.way.is_down())
             .field("loads", &self.loads())
             .field("swaps", &self.swaps())
+            .field("announces", &self.announces())
             .finish_non_exhaustive()
     }
 }
@@ -401,5 +389,15 @@ impl<S: Store> Store for FaultStore<S> {
             spoil(loaded, bytes)?;
         }
         Ok(swapped)
+    }
+
+    async fn watch(&self) -> Result<Option<Watch>, StoreError> {
+        Ok(self.shared.inner.watch().await?.map(|inner| pushes::through(&self.shared.way, inner)))
+    }
+
+    async fn announce(&self, circuit: &str) -> Result<(), StoreError> {
+        let plan = self.plan(Operation::Announce)?;
+        let announce = self.announce_with(plan.fault.as_ref(), circuit);
+        self.carry_out(Operation::Announce, &plan, announce).await
     }
 }

@@ -152,7 +152,7 @@ async fn chance_gives_the_same_faults_for_the_same_seed_and_about_the_odds() {
             other: 100,
             delay: 200,
             delay_at_most: Duration::from_millis(50),
-            garbage: 0,
+            ..Odds::default()
         };
         store.set_odds(odds, seed);
         let mut answers = Vec::new();
