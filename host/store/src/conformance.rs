@@ -4,6 +4,8 @@
 //! 2. Write [`conformance_tests!`](crate::conformance_tests) with an expression that makes a harness. It becomes one
 //!    test for each rule.
 //!
+//! A store that does not push passes the rules of pushes.
+//!
 //! A rule is a function of a harness that panics with a message when the rule is broken. [`LossyProxy`] stands between
 //! a client and a server that speaks TCP and loses answers, which no server does by itself when a test wants it to.
 //!
@@ -58,6 +60,7 @@ mod failures;
 mod lifetimes;
 mod lossy_proxy;
 mod names;
+mod pushes;
 mod swaps;
 
 use std::sync::Arc;
@@ -77,6 +80,11 @@ pub use lifetimes::{
 };
 pub use lossy_proxy::LossyProxy;
 pub use names::{hostile_names_are_opaque, names_out_of_bounds_are_refused};
+pub use pushes::{
+    a_dropped_watch_ends_alone, a_push_names_the_circuit_as_it_is,
+    a_watch_of_nothing_announced_yields_nothing, an_announcement_reaches_a_watcher_on_another_handle,
+    pushes_stay_among_those_who_share_entries,
+};
 pub use swaps::{
     a_lost_race_brings_the_entry_that_won, a_write_is_read, of_64_creators_one_wins,
     swap_is_atomic_under_64_concurrent_writers, two_handles_share_data, values_of_64_kb_are_kept,
@@ -101,6 +109,12 @@ pub trait Harness: Send + Sync {
     /// Opens a handle that shares the entries of [`open`](Self::open) and whose next swap is sent while its answer is
     /// lost. Whether the write happens is left to the harness; it should, at least now and then.
     async fn open_losing_answer(&self) -> Arc<dyn Store>;
+
+    /// Opens a handle that shares no entries with [`open`](Self::open), on the same server where there are servers. Only
+    /// stores that push need it; `None` leaves out the rule that their pushes stay among those who share entries.
+    async fn open_apart(&self) -> Option<Arc<dyn Store>> {
+        None
+    }
 
     /// For how many milliseconds after its end an entry may still be seen: the grain of the store's clock.
     fn grain_ms(&self) -> u64 {
@@ -157,6 +171,11 @@ macro_rules! conformance_tests {
             errors_are_typed,
             an_ambiguous_write_is_reported_as_unknown,
             an_ambiguous_write_is_not_repeated,
+            an_announcement_reaches_a_watcher_on_another_handle,
+            a_watch_of_nothing_announced_yields_nothing,
+            a_push_names_the_circuit_as_it_is,
+            pushes_stay_among_those_who_share_entries,
+            a_dropped_watch_ends_alone,
         }
     };
     (@tests $harness:expr; $($rule:ident,)+) => {

@@ -2,13 +2,18 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use circuitry_store::conformance::{self, Harness};
 use circuitry_store::fault::{Fault, FaultStore};
+use circuitry_store::push::Pushes;
 use circuitry_store::store::{check_name, ttl_ms};
-use circuitry_store::{Clock, Entry, Loaded, ManualClock, Receipt, Store, StoreError, Swapped, Version};
+use circuitry_store::{
+    Clock, Entry, Loaded, ManualClock, Push, Receipt, Store, StoreError, Swapped, Version, Watch,
+};
+use futures_util::stream;
 
 /// How a store is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +44,11 @@ enum Flaw {
     LostAnswerIsStored,
     LostAnswerIsUnavailable,
     LostAnswerIsSentAgain,
+    PushesToTheOwnHandleOnly,
+    PushesWhatIsWritten,
+    PushesCutNames,
+    PushesToStrangers,
+    PushesToNobodyAfterADrop,
 }
 
 #[derive(Debug)]
@@ -59,14 +69,36 @@ struct Shared {
     clock: ManualClock,
     rows: Mutex<HashMap<String, Row>>,
     replay: Mutex<Option<Replay>>,
+    pushes: Arc<Pushes>,
+    a_watch_was_dropped: Arc<AtomicBool>,
 }
 
 #[derive(Clone)]
 struct Broken(Arc<Shared>);
 
+/// Notes that the watch it was in was dropped.
+struct Noted(Arc<AtomicBool>);
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 impl Broken {
     fn new(flaw: Flaw, clock: ManualClock) -> Self {
-        Self(Arc::new(Shared { flaw, clock, rows: Mutex::default(), replay: Mutex::default() }))
+        Self::with_pushes(flaw, clock, Arc::default())
+    }
+
+    fn with_pushes(flaw: Flaw, clock: ManualClock, pushes: Arc<Pushes>) -> Self {
+        Self(Arc::new(Shared {
+            flaw,
+            clock,
+            rows: Mutex::default(),
+            replay: Mutex::default(),
+            pushes,
+            a_watch_was_dropped: Arc::default(),
+        }))
     }
 
     fn has(&self, flaw: Flaw) -> bool {
@@ -180,6 +212,9 @@ impl Store for Broken {
         };
         if is_expected {
             let version = self.write(&mut rows, &name, value, ttl);
+            if self.has(Flaw::PushesWhatIsWritten) {
+                self.0.pushes.push(Push::Changed(circuit.to_owned()));
+            }
             return Ok(Swapped::Stored(Receipt { version, now_ms: self.told_ms() }));
         }
         if self.has(Flaw::WritesInSpiteOfConflict) {
@@ -192,6 +227,25 @@ impl Store for Broken {
         }
         let entry = current.filter(|_| !self.has(Flaw::ConflictWithoutEntry));
         Ok(Swapped::Conflict(Loaded { entry, now_ms: self.told_ms() }))
+    }
+
+    async fn watch(&self) -> Result<Option<Watch>, StoreError> {
+        let (mut watch, noted) = (self.0.pushes.watch(), Noted(Arc::clone(&self.0.a_watch_was_dropped)));
+        Ok(Some(Box::pin(stream::poll_fn(move |context| {
+            let _ = &noted;
+            watch.as_mut().poll_next(context)
+        }))))
+    }
+
+    async fn announce(&self, circuit: &str) -> Result<(), StoreError> {
+        let is_deaf =
+            self.has(Flaw::PushesToNobodyAfterADrop) && self.0.a_watch_was_dropped.load(Ordering::SeqCst);
+        if is_deaf {
+            return Ok(());
+        }
+        let cut = if self.has(Flaw::PushesCutNames) { 40 } else { usize::MAX };
+        self.0.pushes.push(Push::Changed(circuit.chars().take(cut).collect()));
+        Ok(())
     }
 }
 
@@ -247,7 +301,9 @@ impl BrokenHarness {
 impl Harness for BrokenHarness {
     async fn open(&self) -> Arc<dyn Store> {
         match self.flaw {
-            Flaw::KeepsEachHandleApart => Arc::new(Broken::new(self.flaw, self.clock.clone())),
+            Flaw::KeepsEachHandleApart | Flaw::PushesToTheOwnHandleOnly => {
+                Arc::new(Broken::new(self.flaw, self.clock.clone()))
+            }
             _ => Arc::new(self.store.clone()),
         }
     }
@@ -271,6 +327,16 @@ impl Harness for BrokenHarness {
 
     async fn open_losing_answer(&self) -> Arc<dyn Store> {
         Arc::new(Mistaken(self.store.clone(), Arc::default()))
+    }
+
+    async fn open_apart(&self) -> Option<Arc<dyn Store>> {
+        Some(match self.flaw {
+            Flaw::PushesToStrangers => {
+                let pushes = Arc::clone(&self.store.0.pushes);
+                Arc::new(Broken::with_pushes(self.flaw, self.clock.clone(), pushes))
+            }
+            _ => Arc::new(Broken::new(self.flaw, self.clock.clone())),
+        })
     }
 }
 
@@ -316,4 +382,9 @@ found! {
     errors_are_typed: UnreachableIsEmpty, UnreachableIsUnknown;
     an_ambiguous_write_is_reported_as_unknown: LostAnswerIsStored, LostAnswerIsUnavailable;
     an_ambiguous_write_is_not_repeated: LostAnswerIsSentAgain;
+    an_announcement_reaches_a_watcher_on_another_handle: PushesToTheOwnHandleOnly;
+    a_watch_of_nothing_announced_yields_nothing: PushesWhatIsWritten;
+    a_push_names_the_circuit_as_it_is: PushesCutNames;
+    pushes_stay_among_those_who_share_entries: PushesToStrangers;
+    a_dropped_watch_ends_alone: PushesToNobodyAfterADrop;
 }

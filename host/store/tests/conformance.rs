@@ -32,6 +32,10 @@ impl Harness for MemoryHarness {
         store.on_next_swap(Fault::LostAnswer);
         Arc::new(store)
     }
+
+    async fn open_apart(&self) -> Option<Arc<dyn Store>> {
+        Some(Arc::new(MemoryStore::new()))
+    }
 }
 
 async fn memory() -> MemoryHarness {

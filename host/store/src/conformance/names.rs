@@ -6,7 +6,7 @@ use crate::store::{NAME_MAX_BYTES, Store};
 
 /// Names that a protocol, a query language, a path or a template might take for something else, and names that differ
 /// in what a store might fold or trim.
-fn hostile_names() -> Vec<String> {
+pub(super) fn hostile_names() -> Vec<String> {
     let short = [
         "a",
         "A",
