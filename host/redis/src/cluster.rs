@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
-use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
+use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, Slot, SlotAddr};
 use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, Pipeline};
 use redis::{RedisError, RedisResult, ServerErrorKind, TlsCertificates, Value};
 
@@ -60,6 +60,21 @@ impl Entrance {
     pub(crate) async fn connect(&self) -> RedisResult<Cluster> {
         let nodes = self.client.get_async_connection().await?;
         Ok(Cluster { nodes, settings: Arc::clone(&self.settings) })
+    }
+
+    /// The master that has the slot of `key`, by an answer to CLUSTER SLOTS.
+    pub(crate) fn home_of(&self, key: &str, slots: &Value) -> RedisResult<ConnectionInfo> {
+        let any_node = &self.settings.any_node;
+        let (host, port) = master_of(Slot::for_key(key), slots)
+            .ok_or((ErrorKind::ClusterConnectionNotFound, "no node has the slot of the channel"))?;
+        match (host, any_node.addr()) {
+            (Some(host), _) => Ok(at(any_node, &host, port)),
+            // It does not know how clients reach it: the way that we came is one.
+            (None, ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. }) => {
+                Ok(at(any_node, host, port))
+            }
+            (None, _) => Ok(any_node.clone()),
+        }
     }
 }
 
@@ -121,6 +136,25 @@ impl Cluster {
         let answers = connection.send_packed_commands(&pipeline, 0, 2 * request.commands.len()).await?;
         Ok(answers.into_iter().skip(1).step_by(2).collect())
     }
+}
+
+/// Ranges of slots, each with its first and last slot, its master, and its replicas; a node begins with host and port.
+fn master_of(slot: Slot, slots: &Value) -> Option<(Option<String>, u16)> {
+    let Value::Array(ranges) = slots else { return None };
+    let master = ranges.iter().find_map(|range| match range {
+        Value::Array(range) => match range.as_slice() {
+            [Value::Int(first), Value::Int(last), master, ..] => {
+                let mut all = (*first..=*last).filter_map(|number| Slot::new(u16::try_from(number).ok()?));
+                all.any(|one| one == slot).then_some(master)
+            }
+            _ => None,
+        },
+        _ => None,
+    })?;
+    let Value::Array(master) = master else { return None };
+    let [host, Value::Int(port), ..] = master.as_slice() else { return None };
+    let host = redis::from_redis_value_ref::<Option<String>>(host).ok()?;
+    Some((host.filter(|host| !host.is_empty()), u16::try_from(*port).ok()?))
 }
 
 /// The settings of `node` with another address.

@@ -48,6 +48,7 @@ pub(crate) struct Task<'a> {
 pub(crate) enum Operation {
     Load,
     Swap,
+    Announce,
 }
 
 /// What to do next, before it becomes a [`StoreError`] with its message and source.
@@ -64,6 +65,7 @@ impl fmt::Display for Task<'_> {
         let operation = match self.operation {
             Operation::Load => "load",
             Operation::Swap => "swap",
+            Operation::Announce => "announcement",
         };
         write!(formatter, "{operation} of the key {} at {}", Shown(self.key), self.place)
     }
@@ -99,7 +101,7 @@ impl Task<'_> {
                 self.told(remedy, what(remedy), error)
             }
             Trouble::NoAnswer => match self.operation {
-                Operation::Load => StoreError::Unavailable {
+                Operation::Load | Operation::Announce => StoreError::Unavailable {
                     message: format!("{self}: there was no answer within {limit:?}"),
                     source: None,
                 },
@@ -114,7 +116,7 @@ impl Task<'_> {
     fn told(self, remedy: Remedy, what: &str, error: RedisError) -> StoreError {
         let message = format!("{self}: {what}: {error}");
         match (remedy, self.operation) {
-            (Remedy::TryAgain, _) | (Remedy::LookFirst, Operation::Load) => {
+            (Remedy::TryAgain, _) | (Remedy::LookFirst, Operation::Load | Operation::Announce) => {
                 StoreError::unavailable(message, error)
             }
             (Remedy::LookFirst, Operation::Swap) => StoreError::unknown(message, error),
@@ -137,7 +139,7 @@ impl Task<'_> {
         answer.truncate(answer.char_indices().nth(200).map_or(answer.len(), |(end, _)| end));
         let message = format!("{self}: the answer is not one of Redis to this request: {answer}");
         match self.operation {
-            Operation::Load => StoreError::rejected(message),
+            Operation::Load | Operation::Announce => StoreError::rejected(message),
             // Whoever answers so may have done anything.
             Operation::Swap => StoreError::Unknown { message, source: None },
         }
@@ -234,6 +236,18 @@ fn io_cause(error: &RedisError) -> Option<&io::Error> {
 fn is_about_access(error: &RedisError) -> bool {
     let marks = ["AuthenticationFailed", "WRONGPASS", "NOAUTH", "NoPerm"];
     error.detail().is_some_and(|text| marks.iter().any(|mark| text.contains(mark)))
+}
+
+/// Whether the server does not let this user do what was asked, or not in at all.
+pub(crate) fn is_denied(error: &RedisError) -> bool {
+    remedy_without_connection(error) == Remedy::FixAccess
+}
+
+/// Whether the server does not know the command, which it then has not run.
+#[cfg(feature = "cluster")]
+pub(crate) fn is_unknown_command(error: &RedisError) -> bool {
+    server_code(error).as_deref() == Some("ERR")
+        && error.detail().is_some_and(|detail| detail.contains("unknown command"))
 }
 
 /// Whether the server does not know the script, which it then has not run.

@@ -1,10 +1,34 @@
 #![doc = include_str!("../README.md")]
 //!
+//! # Pushes
+//! Whoever replaces an entry may [announce](circuitry_store::Store::announce) it, and whoever
+//! [watches](circuitry_store::Store::watch) hears of it by pub/sub, instead of at the next poll. A push only shortens a
+//! wait: with every push lost the result is the same, later.
+//!
+//! There is one channel for each prefix, and its name is the prefix itself, by default `circuitry:`
+//! ([`RedisStore::channel`]); a message is the name of a circuit, as it is. A message that is no circuit's name (empty,
+//! over 1,024 bytes, not UTF-8) is dropped. On a cluster the channel lies on the node of its slot: there it is sharded
+//! (`SPUBLISH`) if that node is Redis 7 or newer, else `PUBLISH` after an `SPUBLISH` that the node does not know.
+//!
+//! An announcement is one command on the connection for requests, within the operation's timeout, and is never sent
+//! again. Each watch has a connection of its own, which is made again by itself, after pauses of 50 ms to 10 s and up to
+//! twice that by chance, when it was lost, when it has not answered for 10 s, when a master was failed over and when the
+//! slot has moved. Each time [`Push::Missed`](circuitry_store::Push::Missed) tells that pushes may be lost.
+//!
+//! A user needs these permissions more; without them there is one warning in the log and there are no pushes:
+//!
+//! ```text
+//! ACL SETUSER worker &circuitry: +publish +subscribe
+//! ```
+//!
+//! On a cluster it is `+spublish +ssubscribe`, before Redis 7 `+publish +subscribe`.
+//!
 //! # Layout of the crate
 //! - this page: configuration, [`RedisStoreBuilder`]
 //! - `store`: the adapter, [`RedisStore`]; `swap.lua`: the script, [`SWAP_SCRIPT`]
 //! - `address`: what is wrong with a URL
-//! - `link`: the connection, and when it is replaced
+//! - `store/push`: what is published, and the task behind a watch; `link/subscription`: its connection
+//! - `link`: the connection for requests, and when it is replaced
 //! - `cluster`: requests to a Redis Cluster, sent at most once
 //! - `error`: which [`StoreError`] an error is
 
@@ -158,7 +182,9 @@ impl RedisStoreBuilder {
     ///
     /// Give it a response timeout and no more than one reconnection attempt at a time. A connection that answers nothing
     /// any more without being closed is not replaced: this store does not know where it leads to. It connects to
-    /// nothing, so the server's version is checked with the first operation.
+    /// nothing, so the server's version is checked with the first operation. For the same reason it cannot subscribe:
+    /// it announces transitions to others, and its own [`watch`](circuitry_store::Store::watch) is `None`, so that
+    /// whoever uses it polls.
     ///
     /// # Errors
     /// [`StoreError::Other`] that names the setting to change.
@@ -211,9 +237,13 @@ impl RedisStoreBuilder {
         let place = format!("the master {master:?} of the sentinels {place}");
         let data_nodes = self.data_nodes.as_deref().map(Address::read).transpose()?;
         let certificates = self.certificates(&sentinels.iter().chain(&data_nodes).collect::<Vec<_>>())?;
-        let sentinels = sentinel_client(sentinels, master, data_nodes, certificates)
-            .map_err(|error| unusable(&place, error))?;
-        self.store(Origin::Sentinel(Box::new(tokio::sync::Mutex::new(sentinels))), place).await
+        let client = || {
+            let (sentinels, data_nodes) = (sentinels.clone(), data_nodes.clone());
+            let client = sentinel_client(sentinels, master, data_nodes, certificates.clone());
+            client.map(tokio::sync::Mutex::new).map_err(|error| unusable(&place, error))
+        };
+        let sentinels = link::Sentinels { for_requests: client()?, for_subscriptions: client()? };
+        self.store(Origin::Sentinel(Box::new(sentinels)), place).await
     }
 
     fn check(&self) -> Result<(), StoreError> {

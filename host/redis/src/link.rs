@@ -7,6 +7,9 @@
 //! - behind Sentinel the master is asked for again;
 //! - an error from before the request was sent is told from one after it.
 
+mod subscription;
+
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +23,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 #[cfg(feature = "cluster")]
 use crate::cluster::Cluster;
 use crate::error::{Trouble, server_code};
+pub(crate) use subscription::Subscription;
 
 /// For so long after a failure a write goes out only behind a read that has shown the way to be good.
 const DOUBT: Duration = Duration::from_secs(5);
@@ -62,7 +66,14 @@ pub(crate) enum Origin {
     #[cfg(feature = "cluster")]
     Cluster(Box<crate::cluster::Entrance>),
     #[cfg(feature = "sentinel")]
-    Sentinel(Box<tokio::sync::Mutex<redis::sentinel::SentinelClient>>),
+    Sentinel(Box<Sentinels>),
+}
+
+/// Two who ask the same sentinels, so that no request waits until a subscription has found its server.
+#[cfg(feature = "sentinel")]
+pub(crate) struct Sentinels {
+    pub(crate) for_requests: tokio::sync::Mutex<redis::sentinel::SentinelClient>,
+    pub(crate) for_subscriptions: tokio::sync::Mutex<redis::sentinel::SentinelClient>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -228,10 +239,7 @@ impl Link {
             let limit = link.inner.timeouts.attempt();
             let made = match timeout(limit, link.make()).await {
                 Ok(made) => made,
-                Err(_) => Err(RedisError::from(std::io::Error::new(
-                    std::io::ErrorKind::TimedOut,
-                    format!("no connection within {limit:?}"),
-                ))),
+                Err(_) => Err(no_connection_within(limit)),
             };
             let outcome = {
                 let mut state = link.state();
@@ -264,7 +272,7 @@ impl Link {
             Origin::Cluster(entrance) => Connection::Cluster(entrance.connect().await?),
             #[cfg(feature = "sentinel")]
             Origin::Sentinel(sentinels) => {
-                let master = sentinels.lock().await.async_get_client().await?;
+                let master = sentinels.for_requests.lock().await.async_get_client().await?;
                 Connection::Single(
                     ConnectionManager::new_with_config(master, timeouts.manager_config()).await?,
                 )
@@ -389,6 +397,10 @@ fn trouble(error: RedisError, connection: &Connection) -> Trouble {
         // The cluster client gives the failure of one node's connection to requests that were sent to another.
         _ => Trouble::Answer(error),
     }
+}
+
+fn no_connection_within(limit: Duration) -> RedisError {
+    RedisError::from(io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit:?}")))
 }
 
 /// Refuses a server that is too old. One that does not tell a version (a compatible server) is taken at its word.

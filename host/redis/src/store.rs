@@ -1,11 +1,14 @@
 //! [`RedisStore`]: the adapter.
 
+mod push;
+
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use circuitry_store::store::{check_name, ttl_ms};
-use circuitry_store::{Entry, Loaded, Receipt, Store, StoreError, Swapped, Version};
+use circuitry_store::{Entry, Loaded, Receipt, Store, StoreError, Swapped, Version, Watch};
 use redis::{Cmd, Script, Value};
 use tokio::time::Instant;
 
@@ -53,6 +56,8 @@ struct Inner {
     place: String,
     operation_timeout: Duration,
     time_told: Mutex<Option<TimeTold>>,
+    /// Whether it was said that the user may not use the channel.
+    has_warned: AtomicBool,
 }
 
 /// What the script answers.
@@ -95,8 +100,9 @@ impl RedisStore {
     }
 
     pub(crate) fn new(link: Link, prefix: String, place: String, operation_timeout: Duration) -> Self {
-        let time_told = Mutex::default();
-        Self { inner: Arc::new(Inner { link, prefix, place, operation_timeout, time_told }) }
+        let (time_told, has_warned) = (Mutex::default(), AtomicBool::new(false));
+        let inner = Inner { link, prefix, place, operation_timeout, time_told, has_warned };
+        Self { inner: Arc::new(inner) }
     }
 
     pub(crate) async fn connected(self) -> Result<Self, StoreError> {
@@ -243,6 +249,19 @@ impl Store for RedisStore {
             Ruling::Conflict(loaded) => Ok(Swapped::Conflict(loaded)),
             Ruling::Foreign => Err(task.foreign("a hash without the fields version and value")),
         }
+    }
+
+    /// Subscribes to [`channel`](RedisStore::channel) on a connection of its own, which is made again by itself. It
+    /// waits for the subscription at most for the operation's timeout; one that comes later begins with a
+    /// [`Push::Missed`](circuitry_store::Push::Missed). On a connection that was given it is `None`.
+    async fn watch(&self) -> Result<Option<Watch>, StoreError> {
+        Ok(self.subscribed().await)
+    }
+
+    /// Sends one PUBLISH, on a cluster one SPUBLISH; where the node does not know that yet, one PUBLISH after it.
+    async fn announce(&self, circuit: &str) -> Result<(), StoreError> {
+        check_name(circuit)?;
+        self.publish(circuit).await
     }
 }
 

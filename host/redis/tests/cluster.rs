@@ -50,6 +50,11 @@ impl Harness for ClusterHarness {
     async fn open_losing_answer(&self) -> Arc<dyn Store> {
         Arc::new(LosingOneAnswer::new(self.store().await, Arc::clone(&self.cluster.proxies)))
     }
+
+    async fn open_apart(&self) -> Option<Arc<dyn Store>> {
+        let store = own_store().connect_cluster(self.cluster.urls()).await;
+        Some(Arc::new(store.expect("the cluster is there")))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

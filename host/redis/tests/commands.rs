@@ -82,6 +82,18 @@ async fn a_swap_is_one_evalsha_and_tells_the_time() -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_announcement_is_one_publish_also_when_nobody_watches() -> Result<()> {
+    let (server, store) = warm().await?;
+    let (announced, cost_alone) = cost(&server, store.announce("warm")).await?;
+    announced?;
+    assert_eq!(cost_alone, of(&[("publish", 1)]));
+    let (watch, cost_of_watch) = cost(&server, store.watch()).await?;
+    assert!(watch?.is_some());
+    assert_eq!(cost_of_watch, of(&[("hello", 1), ("subscribe", 1)]), "it has a connection of its own");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_lost_race_costs_no_read_more() -> Result<()> {
     let (server, store) = warm().await?;
     let (swapped, cost) = cost(&server, store.swap("warm", None, b"2", None)).await?;

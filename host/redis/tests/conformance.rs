@@ -57,6 +57,11 @@ impl Harness for RedisHarness {
         let (store, proxies) = self.open_through_proxy().await;
         Arc::new(LosingOneAnswer::new(store, proxies))
     }
+
+    async fn open_apart(&self) -> Option<Arc<dyn Store>> {
+        let store = RedisStore::builder().prefix(own_prefix()).connect(&self.url).await;
+        Some(Arc::new(store.expect("the server is there")))
+    }
 }
 
 conformance_tests!(RedisHarness::new(server_url()));

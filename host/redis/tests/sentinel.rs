@@ -55,6 +55,11 @@ impl Harness for SentinelHarness {
     async fn open_losing_answer(&self) -> Arc<dyn Store> {
         Arc::new(LosingOneAnswer::new(self.store().await, Arc::clone(&self.proxies)))
     }
+
+    async fn open_apart(&self) -> Option<Arc<dyn Store>> {
+        let store = own_store().connect_sentinel([&self.sentinel], MASTER).await;
+        Some(Arc::new(store.expect("the sentinel knows the master")))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

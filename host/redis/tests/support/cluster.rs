@@ -22,9 +22,14 @@ pub(crate) struct TestCluster {
 
 impl TestCluster {
     pub(crate) async fn start(replicas: usize) -> Result<Self> {
+        Self::start_with(replicas, &[]).await
+    }
+
+    /// Starts nodes with more arguments.
+    pub(crate) async fn start_with(replicas: usize, more: &[&str]) -> Result<Self> {
         let (mut nodes, mut proxies) = (Vec::new(), Vec::new());
         for _ in 0..usize::from(MASTERS) + replicas {
-            let (node, proxy) = start_node().await?;
+            let (node, proxy) = start_node(more).await?;
             nodes.push(node);
             proxies.push(proxy);
         }
@@ -35,7 +40,7 @@ impl TestCluster {
 
     /// Adds a node without slots, and waits until it takes part.
     pub(crate) async fn join(&mut self) -> Result<()> {
-        let (node, proxy) = start_node().await?;
+        let (node, proxy) = start_node(&[]).await?;
         self.introduce(&self.nodes[0], &node).await?;
         self.nodes.push(node);
         Arc::get_mut(&mut self.proxies).context("the proxies are in use")?.push(proxy);
@@ -119,7 +124,7 @@ impl TestCluster {
 }
 
 /// Starts a node that belongs to no cluster yet, and the proxy whose address it tells clients.
-async fn start_node() -> Result<(ServerProcess, LossyProxy)> {
+async fn start_node(more: &[&str]) -> Result<(ServerProcess, LossyProxy)> {
     let (port, bus_port) = (free_port()?, free_port()?);
     let proxy = LossyProxy::start((Ipv4Addr::LOCALHOST, port).into()).await?;
     let (announced, bus) = (proxy.address().port().to_string(), bus_port.to_string());
@@ -132,5 +137,6 @@ async fn start_node() -> Result<(ServerProcess, LossyProxy)> {
         ["--cluster-node-timeout", "1000"],
         ["--appendonly", "no"],
     ];
-    Ok((ServerProcess::start_on(port, arguments.as_flattened()).await?, proxy))
+    let arguments = arguments.as_flattened().iter().chain(more);
+    Ok((ServerProcess::start_on(port, arguments).await?, proxy))
 }

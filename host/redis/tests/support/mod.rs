@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 pub(crate) mod cluster;
+pub(crate) mod log;
 pub(crate) mod process;
 pub(crate) mod sentinel;
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use circuitry_redis::{RedisStore, RedisStoreBuilder};
 use circuitry_store::conformance::LossyProxy;
-use circuitry_store::{Loaded, Receipt, Store, StoreError, Swapped, Version};
+use circuitry_store::{Loaded, Receipt, Store, StoreError, Swapped, Version, Watch};
 use tokio::time::Instant;
 use url::Url;
 
@@ -25,6 +26,11 @@ pub(crate) const PERMISSIONS: &str =
 pub(crate) const CLUSTER_PERMISSIONS: &str = "+cluster|slots +ping +asking";
 /// What it asks for beside that behind sentinels.
 pub(crate) const SENTINEL_PERMISSIONS: &str = "+role";
+
+/// What the documentation asks for beside that for pushes.
+pub(crate) const PUSH_PERMISSIONS: &str = "&circuitry: +publish +subscribe";
+/// What it asks for in their place on a cluster.
+pub(crate) const CLUSTER_PUSH_PERMISSIONS: &str = "+spublish +ssubscribe";
 
 /// The server that all tests may use, and none may disturb.
 pub(crate) fn server_url() -> String {
@@ -143,5 +149,13 @@ impl Store for LosingOneAnswer {
         }
         assert_eq!(lost(), before + 1, "the proxy was to lose one answer");
         answer
+    }
+
+    async fn watch(&self) -> Result<Option<Watch>, StoreError> {
+        self.store.watch().await
+    }
+
+    async fn announce(&self, circuit: &str) -> Result<(), StoreError> {
+        self.store.announce(circuit).await
     }
 }
