@@ -7,6 +7,8 @@ use crate::settings::{Ramp, WHOLE_PER_MILLE};
 
 /// The shortest delay named when all probes are out: their leases are renewed, so the end of one is only a guess.
 const PROBE_DELAY_MIN_MS: u64 = 100;
+/// The longest grant: who has not asked for so long has not looked either.
+const GRANT_MAX_MS: u64 = 60_000;
 
 impl Circuit<'_> {
     /// Gives away a place in half-open, or says when to come back (rule 6).
@@ -63,7 +65,30 @@ impl Circuit<'_> {
             return Verdict::Refusal(Refusal { reason: RefusalReason::Ramp, retry_after_ms });
         }
         let judged_by = if self.settings().quorum.is_some() { JudgedBy::Node } else { JudgedBy::Fleet };
-        self.permit(None, judged_by)
+        let mut verdict = self.permit(None, judged_by);
+        if let Verdict::Permit(permit) = &mut verdict {
+            permit.grant_until_ms = self.grant_until_ms();
+        }
+        verdict
+    }
+
+    /// Until when every start is admitted and a success changes nothing that the next start would ask about: no success opens a
+    /// circuit, so what ends it early is another outcome. A ramp counts its starts, a node of a quorum has a record of its own to
+    /// ask, and who has set an override wants it to be seen.
+    fn grant_until_ms(&self) -> Option<u64> {
+        if self.override_in_force().is_some()
+            || self.settings().quorum.is_some()
+            || self.ramp_step().is_some()
+        {
+            return None;
+        }
+        let Status::Closed { counts_expire_at_ms, .. } = &self.record.status else { return None };
+        let longest_ms = self.now_ms.saturating_add(GRANT_MAX_MS);
+        Some(
+            counts_expire_at_ms
+                .filter(|at_ms| *at_ms > self.now_ms)
+                .map_or(longest_ms, |at_ms| at_ms.min(longest_ms)),
+        )
     }
 
     /// So many failures put the ramp so many steps back, to the first one at most; that step begins now.

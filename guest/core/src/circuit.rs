@@ -203,6 +203,7 @@ impl<'a> Circuit<'a> {
                     judged_by: JudgedBy::Nobody,
                     slow_call_after_ms: None,
                     would_have_refused: Some(refusal),
+                    grant_until_ms: None,
                 })
             }
             verdict => verdict,
@@ -388,6 +389,7 @@ impl<'a> Circuit<'a> {
             judged_by,
             slow_call_after_ms: self.settings().slow_call_after_ms.filter(|_| judged_by != JudgedBy::Nobody),
             would_have_refused: None,
+            grant_until_ms: None,
         })
     }
 

@@ -128,6 +128,8 @@ pub struct Permit {
     pub slow_call_after_ms: Option<u64>,
     /// The refusal that it would be without the override.
     pub would_have_refused: Option<Refusal>,
+    /// Until when the host need not ask for starts, nor at once for successes.
+    pub grant_until_ms: Option<u64>,
 }
 
 /// Why a start was refused.

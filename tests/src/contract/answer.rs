@@ -60,6 +60,9 @@ pub struct Permit {
     pub slow_call_after_ms: Option<u64>,
     #[component(name = "would-have-refused")]
     pub would_have_refused: Option<Refusal>,
+    #[component(name = "grant-until-ms")]
+    #[serde(with = "optional_number")]
+    pub grant_until_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, ComponentType, Lift, Lower, Serialize)]

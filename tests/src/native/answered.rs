@@ -172,6 +172,7 @@ impl From<request::Permit> for contract::Permit {
             judged_by: permit.judged_by.into(),
             slow_call_after_ms: permit.slow_call_after_ms,
             would_have_refused: permit.would_have_refused.map(Into::into),
+            grant_until_ms: permit.grant_until_ms,
         }
     }
 }

@@ -11,6 +11,7 @@
 mod bounds;
 mod counting;
 mod fleet;
+mod grants;
 mod half_open;
 mod people;
 mod races;

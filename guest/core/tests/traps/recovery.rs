@@ -19,7 +19,7 @@ impl Fleet {
         left_ms
     }
 
-    fn recover(&mut self) {
+    pub(crate) fn recover(&mut self) {
         let probe = self.probe();
         self.end(probe, Outcome::Success);
         assert_eq!(self.state(), State::Closed);

@@ -43,12 +43,22 @@ impl Model {
             judged_by,
             slow_call_after_ms,
             would_have_refused: None,
+            grant_until_ms: None,
         })
     }
 
     fn closed_permit(&self) -> Verdict {
         let judged_by = if self.in_force.quorum.is_some() { JudgedBy::Node } else { JudgedBy::Fleet };
         self.permit(None, judged_by)
+    }
+
+    /// A closed permit; with a grant where starts need not be asked for one by one: for a minute, or until the counts are cleared.
+    fn granted(&self, now: u64) -> Verdict {
+        let Verdict::Permit(permit) = self.closed_permit() else { return self.closed_permit() };
+        let asks_each = self.forced_at(now).is_some() || self.in_force.quorum.is_some();
+        let clears = self.clears_at.filter(|at| *at > now).unwrap_or(u64::MAX);
+        let until = now.saturating_add(60_000).min(clears);
+        Verdict::Permit(Permit { grant_until_ms: Some(until).filter(|_| !asks_each), ..permit })
     }
 
     /// When a half-open phase has taken too long.
@@ -133,7 +143,7 @@ impl Model {
     // ---- the ramp ----
 
     fn ramped(&self, now: u64, id: Token) -> Verdict {
-        let Some((share, next_step)) = self.ramp_at(now) else { return self.closed_permit() };
+        let Some((share, next_step)) = self.ramp_at(now) else { return self.granted(now) };
         let admitted = |number: i128| (number * i128::from(share)).div_euclid(1_000);
         if admitted(id.sequence.into()) > admitted(i128::from(id.sequence) - 1) {
             return self.closed_permit();
