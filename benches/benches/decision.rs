@@ -80,7 +80,11 @@ fn native(criterion: &mut Criterion) {
 fn whole(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let breaker = runtime.block_on(async {
-        let settings = Settings::builder().failure_count_threshold(u64::MAX).build().expect("settings");
+        let settings = Settings::builder()
+            .consistency(circuitry::Consistency::Strict)
+            .failure_count_threshold(u64::MAX)
+            .build()
+            .expect("settings");
         let factory = Factory::new(settings).await.expect("a factory");
         factory.breaker_for("emails", &Context::tenant("acme"))
     });

@@ -88,6 +88,7 @@ impl Bare {
 async fn breaker(url: &str, name: &str) -> Breaker {
     let store = RedisStore::connect(url).await.expect("a Redis");
     let settings = Settings::builder()
+        .consistency(circuitry::Consistency::Strict)
         .store(store)
         .failure_count_threshold(u64::MAX)
         .store_timeout(Duration::from_secs(5))

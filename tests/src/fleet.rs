@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use circuitry::{Settings, SettingsBuilder, State, Transition, TransitionReason};
+use circuitry::{Consistency, Settings, SettingsBuilder, State, Transition, TransitionReason};
 use serde::{Deserialize, Serialize};
 
 /// The line that says that a worker waits for the start.
@@ -32,6 +32,8 @@ pub struct Task {
     pub allow_after_ms: u64,
     /// The setting of that name, in milliseconds.
     pub probe_timeout_ms: u64,
+    /// Whether in bounded mode, by its default times; else in strict mode.
+    pub bounded: bool,
     /// What to do.
     pub work: Work,
 }
@@ -199,7 +201,9 @@ impl LeaseEvent {
 impl Task {
     /// The settings that it asks for, without a store.
     pub fn settings(&self) -> SettingsBuilder {
+        let consistency = if self.bounded { Consistency::default() } else { Consistency::Strict };
         Settings::builder()
+            .consistency(consistency)
             .failure_count_threshold(self.failure_count_threshold)
             .close_threshold(self.close_threshold)
             .allow_after(Duration::from_millis(self.allow_after_ms))

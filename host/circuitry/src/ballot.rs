@@ -147,7 +147,11 @@ pub(crate) async fn settle(node: &Arc<Node>, circuit: &Arc<Circuit>, own: &Arc<O
         Ok(Answer::Settled { rulings, transitions }) => {
             announce(&node.settings, circuit, &transitions, true);
             if has_opened(&transitions) {
-                cast(node.clone(), circuit.clone(), own.era).await;
+                // In a task, which goes on whoever polls.
+                let cast = node.tasks.spawn(cast(node.clone(), circuit.clone(), own.era));
+                if let Err(gone) = cast.await {
+                    tracing::warn!(circuit = &*circuit.name, %gone, "this node's vote was cut off");
+                }
             }
             return batch.settle(circuit, &rulings, true);
         }

@@ -4,11 +4,13 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::ballot;
+use crate::bounded::{self, Bounded};
 use crate::call::{Answer, Operation, Problem};
 use crate::circuit::Circuit;
 use crate::error::{Error, ExecuteError, StartError};
 use crate::event::announce;
 use crate::finishing::Finishing;
+use crate::grant::Term;
 use crate::node::{Asked, Node};
 use crate::outcome::{Outcome, Settlement, WorkError};
 use crate::permit::Permit;
@@ -35,6 +37,43 @@ pub struct Executed<T, E> {
     pub settlement: Result<Settlement, Error>,
 }
 
+/// Leave to work under a grant of the component. Dropped, it counts nothing, as an ignored outcome does.
+struct Granted<'a> {
+    node: &'a Arc<Node>,
+    bounded: &'a Bounded,
+    circuit: &'a Arc<Circuit>,
+    term: Term,
+    /// When it began and from when on it is slow, where slow calls matter.
+    slow: Option<(u64, u64)>,
+}
+
+impl<'a> Granted<'a> {
+    #[inline]
+    fn of(breaker: &'a Breaker) -> Option<Self> {
+        let Breaker { node, circuit, .. } = breaker;
+        let bounded = node.bounded.as_ref()?;
+        let term = circuit.grants.admit(bounded.time.now_ms())?;
+        let slow = circuit.grants.slow_call_after_ms();
+        let slow = slow.map(|after_ms| (node.settings.clock.now_ms(), after_ms));
+        Some(Self { node, bounded, circuit, term, slow })
+    }
+
+    /// The outcome is counted before the first await.
+    #[inline]
+    async fn end(self, outcome: Outcome) -> Result<Settlement, Error> {
+        let Self { node, bounded, circuit, term, slow } = self;
+        let now_ms = || node.settings.clock.now_ms();
+        let slow = slow.is_some_and(|(begun_ms, after_ms)| now_ms().saturating_sub(begun_ms) > after_ms);
+        if outcome == Outcome::Success
+            && !slow
+            && let Some(settlement) = bounded::succeed(node, bounded, circuit, term)
+        {
+            return Ok(settlement);
+        }
+        bounded::end_otherwise(node, bounded, circuit, term, outcome, slow).settlement(node).await
+    }
+}
+
 impl Breaker {
     pub(crate) fn new(node: Arc<Node>, circuit: Arc<Circuit>, base: Arc<str>) -> Self {
         Self { node, circuit, base }
@@ -47,7 +86,8 @@ impl Breaker {
 
     /// Asks to begin work. Settle the permit with [`Permit::end`].
     ///
-    /// Costs one load when the circuit is closed. Waits at most the store's timeout; when the store does not answer,
+    /// In strict mode it costs one load when the circuit is closed; in bounded mode nothing, while this process's view of the
+    /// circuit is fresh. Waits at most the store's timeout; when the store does not answer,
     /// the store-failure policy decides.
     ///
     /// # Errors
@@ -164,14 +204,25 @@ impl Breaker {
     where
         F: Future<Output = Result<T, E>>,
     {
+        // The usual case in bounded mode: a few atomic operations beside the work.
+        if let Some(granted) = Granted::of(self) {
+            let result = work().await;
+            let settlement = granted.end(classify(&result)).await;
+            return Ok(self.executed(result, settlement));
+        }
         let permit = self.start().await?;
         let result = work().await;
         let outcome = classify(&result);
         let settlement = permit.end(outcome).await;
+        Ok(self.executed(result, settlement))
+    }
+
+    #[inline]
+    fn executed<T, E>(&self, result: Result<T, E>, settlement: Result<Settlement, Error>) -> Executed<T, E> {
         if let Err(error) = &settlement {
             tracing::warn!(circuit = self.name(), %error, "the outcome of finished work could not be settled");
         }
-        Ok(Executed { result, settlement })
+        Executed { result, settlement }
     }
 
     /// The effective state: an open circuit whose time is over reads as half-open. Does not look at overrides.
@@ -185,8 +236,8 @@ impl Breaker {
         Ok(self.information().await?.state)
     }
 
-    /// Everything that is known of the circuit. Reading never changes it. While the store is down this is the
-    /// process's own record, and says so.
+    /// Everything that is known of the circuit. Reading never changes it; in bounded mode what this process has counted is
+    /// flushed first, so that it is in it. While the store is down this is the process's own record, and says so.
     ///
     /// # Errors
     /// [`Error`] when the record cannot be read, or the store is down and the policy keeps no local record.
@@ -194,6 +245,11 @@ impl Breaker {
     /// # Cancel safety
     /// It only reads.
     pub async fn information(&self) -> Result<Information, Error> {
+        if self.node.bounded.is_some() {
+            let (node, circuit) = (self.node.clone(), self.circuit.clone());
+            // So that what ended here is in it. Where it cannot be flushed the look will say why.
+            let _ = self.node.tasks.spawn(async move { bounded::flush(&node, &circuit).await }).await;
+        }
         let mut information = match self.node.ask(&self.circuit, Operation::Inspect).await? {
             Asked::Shared(Answer::Inspected(information)) => *information,
             Asked::Local(Answer::Inspected(information)) => {

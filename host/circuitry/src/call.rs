@@ -45,6 +45,8 @@ pub(crate) struct Leave {
     pub(crate) slow_call_after_ms: Option<u64>,
     /// What an override of the kind *metrics only* turned into this leave.
     pub(crate) would_have_refused: Option<Refusal>,
+    /// Until when, in store time, starts and successes need not ask.
+    pub(crate) granted_until_ms: Option<u64>,
 }
 
 /// What a start is answered.

@@ -6,21 +6,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use circuitry_store::Loaded;
 use tokio::sync::Semaphore;
+use tokio::time::timeout_at;
 
 use crate::ballot::OwnRecord;
+use crate::call::Problem;
 use crate::context::Context;
 use crate::ends::Ends;
+use crate::error::ComponentError;
+use crate::grant::Grants;
+use crate::loading::Loads;
 use crate::metering;
 use crate::policy::CircuitSettings;
+use crate::runtime::asking::Deadline;
 use crate::state::State;
+use crate::view::View;
 
 /// So many settings of others are remembered, so that each is told once.
 const TOLD_MAX: usize = 16;
 
-/// What this process keeps of one circuit. Nothing in it is needed: a circuit forgotten costs one load, and with a quorum what
-/// the node has counted for itself.
+/// What this process keeps of one circuit. Where nothing waits to be flushed nothing in it is needed: a circuit forgotten costs
+/// one load, and with a quorum what the node has counted for itself.
 #[derive(Debug)]
 pub(crate) struct Circuit {
+    /// First, since it is all that a call under a grant touches.
+    pub(crate) grants: Grants,
     /// The circuit's name, as it is shared.
     pub(crate) name: Arc<str>,
     /// The name given to `breaker_for`.
@@ -29,12 +38,17 @@ pub(crate) struct Circuit {
     /// How many looks, overrides and renewals of this circuit may be under way at once, so that one that hangs leaves
     /// instances to others.
     pub(crate) calls: Semaphore,
+    /// Strict starts that load.
+    pub(crate) loads: Loads,
     /// Outcomes that the fleet judges.
     pub(crate) ends: Arc<Ends>,
     /// The number of the next start on the shared record, and on this node's own.
     starts: AtomicU64,
     own_starts: AtomicU64,
-    known: Mutex<Option<Loaded>>,
+    /// What is known of it; absent, until something is.
+    view: Mutex<Option<Box<View>>>,
+    /// In bounded mode: held by the one exchange with the store that is under way.
+    turn: tokio::sync::Mutex<()>,
     state: Mutex<Option<State>>,
     others: Mutex<Others>,
     /// With a quorum: the record by which this node decides for itself.
@@ -47,6 +61,21 @@ struct Others {
     in_force: bool,
     /// What has been told, as hashes.
     told: Vec<u64>,
+}
+
+/// Leave to exchange something with the store about a circuit, in bounded mode.
+#[derive(Debug)]
+pub(crate) struct Turn<'a>(
+    #[expect(dead_code, reason = "it is held, not looked at")] tokio::sync::MutexGuard<'a, ()>,
+);
+
+/// When an entry was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AsOf {
+    /// In the time of the host's clock.
+    pub(crate) ms: u64,
+    /// How often the circuit was said to have changed before.
+    pub(crate) doubts: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -68,10 +97,13 @@ impl Circuit {
             base,
             context,
             calls: Semaphore::new(calls),
+            loads: Loads::new(),
             ends: Arc::default(),
             starts: AtomicU64::new(first_start),
             own_starts: AtomicU64::new(first_start),
-            known: Mutex::default(),
+            grants: Grants::new(),
+            view: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
             state: Mutex::default(),
             others: Mutex::default(),
             own: Mutex::default(),
@@ -88,14 +120,57 @@ impl Circuit {
         self.own_starts.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Looks at what is known of it, and counts in it.
+    pub(crate) fn with_view<T>(&self, look: impl FnOnce(&mut View) -> T) -> T {
+        look(lock(&self.view).get_or_insert_default())
+    }
+
+    /// Waits for its turn: see [`crate::bounded`].
+    ///
+    /// # Errors
+    /// Busy, where it does not come until the deadline.
+    pub(crate) async fn turn(&self, deadline: Deadline) -> Result<Turn<'_>, Problem> {
+        let waits_ms = u64::try_from(deadline.left().as_millis()).unwrap_or(u64::MAX);
+        match timeout_at(deadline.at, self.turn.lock()).await {
+            Ok(turn) => Ok(Turn(turn)),
+            Err(_elapsed) => Err(Problem::Component(ComponentError::Busy(waits_ms))),
+        }
+    }
+
     /// The entry last seen in the store, without the time at which it was seen.
     pub(crate) fn known(&self) -> Option<Loaded> {
-        lock(&self.known).clone()
+        lock(&self.view).as_ref()?.known()
+    }
+
+    /// The same with this process's outcomes since, where they are counted here first.
+    pub(crate) fn shown(&self) -> Option<Loaded> {
+        lock(&self.view).as_ref()?.shown()
+    }
+
+    /// What an entry that is asked for now will be as of.
+    pub(crate) fn as_of(&self, now_ms: u64) -> AsOf {
+        AsOf { ms: now_ms, doubts: lock(&self.view).as_ref().map_or(0, |view| view.doubts()) }
     }
 
     /// Remembers the entry last seen in the store.
-    pub(crate) fn saw(&self, seen: Loaded) {
-        *lock(&self.known) = Some(Loaded { now_ms: None, ..seen });
+    pub(crate) fn saw(&self, seen: Loaded, as_of: AsOf) {
+        self.with_view(|view| view.adopt(self, seen, as_of));
+    }
+
+    /// Whether outcomes wait to be flushed.
+    pub(crate) fn has_outcomes(&self) -> bool {
+        self.grants.has_counted() || lock(&self.view).as_ref().is_some_and(|view| view.outcomes() > 0)
+    }
+
+    /// Whether it must not be forgotten: it is not closed as far as is known, or not empty.
+    pub(crate) fn is_kept(&self) -> bool {
+        let closed = lock(&self.state).is_none_or(|state| state == State::Closed);
+        !closed || self.grants.has_counted() || lock(&self.view).as_ref().is_some_and(|view| view.is_kept())
+    }
+
+    /// Forgets what a load would bring back.
+    pub(crate) fn forget(&self) {
+        lock(&self.view).take_if(|view| !view.is_kept());
     }
 
     /// Notes the state for the gauges.

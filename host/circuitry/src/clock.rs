@@ -27,6 +27,13 @@ impl StoreClock {
         Self { base, sample: Arc::default() }
     }
 
+    /// A store time as a time of the host's clock.
+    pub(crate) fn in_base_time(&self, store_ms: u64) -> u64 {
+        let sample = *self.sample.lock().unwrap_or_else(PoisonError::into_inner);
+        let offset_ms = sample.map_or(0, |sample| sample.offset_ms);
+        u64::try_from((i128::from(store_ms) - i128::from(offset_ms)).max(0)).unwrap_or(u64::MAX)
+    }
+
     /// Whether an answer has told the store's time.
     pub(crate) fn is_told(&self) -> bool {
         self.sample.lock().unwrap_or_else(PoisonError::into_inner).is_some()

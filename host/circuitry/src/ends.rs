@@ -13,9 +13,9 @@ use crate::metering;
 use crate::outcome::{Disposition, Outcome, Settlement};
 
 /// The most completions of one call, as `wit/` says.
-const COMPLETIONS_MAX: usize = 256;
+pub(crate) const COMPLETIONS_MAX: usize = 256;
 /// The most permits in one completion, as `wit/` says.
-const RUN_MAX: u32 = 65_536;
+pub(crate) const RUN_MAX: u32 = 65_536;
 
 /// What somebody who ended work is told.
 pub(crate) type Settled = Result<Settlement, Error>;

@@ -208,3 +208,14 @@ fn shortened(name: &str) -> String {
     }
     shown
 }
+
+/// Outcomes that [`Factory::flush`](crate::Factory::flush) could not settle.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "{unsettled} outcomes are not settled: the store is down or did not answer in time; they are kept, flush again"
+)]
+#[non_exhaustive]
+pub struct FlushError {
+    /// How many outcomes wait.
+    pub unsettled: u64,
+}

@@ -12,20 +12,26 @@
 //! - [`presets`]: the defaults of other circuit breakers
 //! - [`outcome`], [`refusal`], [`state`], [`error`], [`event`]: what you are told
 //! - `node`, `starting`, `settling`, `ballot`, `outage`: this process among the fleet's; `runtime`: the component in wasmtime
+//! - `bounded`, `view`, `grant`, `coarse`: bounded mode, in which the store is off the call path
 //! - [`metering`]: the metrics, with the feature `metrics`
 
 mod ballot;
+mod bounded;
 pub mod breaker;
 mod builder;
 mod call;
 mod circuit;
 mod clock;
+mod coarse;
 pub mod context;
 mod ends;
 pub mod error;
 pub mod event;
 pub mod factory;
 mod finishing;
+mod gathering;
+mod grant;
+mod loading;
 pub mod metering;
 mod node;
 mod outage;
@@ -39,18 +45,20 @@ pub mod settings;
 mod settling;
 mod starting;
 pub mod state;
+mod sync;
+mod view;
 
 pub use breaker::{Breaker, Executed};
 pub use circuitry_store::{Clock, ManualClock, MemoryStore, Store, StoreError, SystemClock};
 pub use context::{Context, default_name};
-pub use error::{ComponentError, Error, ExecuteError, RecordError, SettingsError, StartError};
+pub use error::{ComponentError, Error, ExecuteError, FlushError, RecordError, SettingsError, StartError};
 pub use event::StateChange;
 pub use factory::Factory;
 pub use outcome::{Disposition, Expected, Outcome, Settlement, WorkError, default_error_matcher};
 pub use permit::Permit;
 pub use policy::{Backoff, CircuitSettings, HalfOpenLimit, Overdue, Quorum, Ramp, TripRule, Window};
 pub use refusal::{Refusal, RefusalReason};
-pub use settings::{Settings, SettingsBuilder, StoreFailure, TripInformation};
+pub use settings::{Consistency, Settings, SettingsBuilder, StoreFailure, TripInformation};
 pub use state::{
     ChangeKind, Counts, Information, NextChange, Override, OverrideKind, Probe, RampPosition, RuleState,
     State, Transition, TransitionReason, Trip, TripKind, Vote,

@@ -11,6 +11,7 @@
 //! | `circuitry_settings_differ` | gauge | circuit | circuits for which another process's settings are in force |
 //! | `circuitry_store_operations_total` | counter | operation, result | loads and swaps; `unknown` is a swap without an answer |
 //! | `circuitry_fallback` | gauge | | factories for which the store is down: 0 or 1 where there is one |
+//! | `circuitry_outcomes_flushed_total` | counter | circuit, disposition | bounded mode: outcomes that were flushed, and what the shared record made of them |
 //! | `circuitry_outcomes_lost_total` | counter | circuit | outcomes that were not counted, or whose fate cannot be told |
 
 #[cfg(feature = "metrics")]
@@ -18,7 +19,7 @@ mod counted {
     use circuitry_store::{StoreError, Swapped};
     use metrics::{counter, gauge};
 
-    use crate::outcome::{Outcome, Settlement};
+    use crate::outcome::{Disposition, Outcome, Settlement};
     use crate::state::{State, Transition};
 
     pub(crate) fn call(circuit: &str, verdict: &'static str) {
@@ -34,6 +35,27 @@ mod counted {
             "local" => if settlement.local { "true" } else { "false" },
         )
         .increment(1);
+    }
+
+    /// Calls under a grant, which all went well.
+    pub(crate) fn granted(circuit: &str, calls: u64) {
+        counter!("circuitry_calls_total", "circuit" => circuit.to_owned(), "verdict" => "permit")
+            .increment(calls);
+        counter!(
+            "circuitry_outcomes_total",
+            "circuit" => circuit.to_owned(),
+            "outcome" => Outcome::Success.as_str(),
+            "disposition" => Disposition::Accepted.as_str(),
+            "local" => "true",
+        )
+        .increment(calls);
+    }
+
+    pub(crate) fn flushed(circuit: &str, accepted: u64, stale: u64) {
+        for (disposition, outcomes) in [(Disposition::Accepted, accepted), (Disposition::Stale, stale)] {
+            let labels = [("circuit", circuit.to_owned()), ("disposition", disposition.as_str().to_owned())];
+            counter!("circuitry_outcomes_flushed_total", &labels).increment(outcomes);
+        }
     }
 
     pub(crate) fn transition(circuit: &str, transition: &Transition, local: bool) {
@@ -112,6 +134,8 @@ mod uncounted {
 
     pub(crate) fn call(_: &str, _: &'static str) {}
     pub(crate) fn outcome(_: &str, _: Outcome, _: Settlement) {}
+    pub(crate) fn granted(_: &str, _: u64) {}
+    pub(crate) fn flushed(_: &str, _: u64, _: u64) {}
     pub(crate) fn transition(_: &str, _: &Transition, _: bool) {}
     pub(crate) fn state(_: &str, _: Option<State>, _: Option<State>) {}
     pub(crate) fn settings_differ(_: &str, _: f64) {}

@@ -10,16 +10,19 @@ use circuitry_store::{Clock, Loaded, MemoryStore, Store, StoreError};
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
-use crate::call::{Answer, Call, Failure, Operation, Problem, Token};
-use crate::circuit::Circuit;
+use crate::bounded::{self, Bounded};
+use crate::call::{Answer, Call, Failure, Operation, Problem, Started, Token};
+use crate::circuit::{AsOf, Circuit, Turn};
 use crate::clock::StoreClock;
+use crate::coarse::CoarseClock;
 use crate::error::{ComponentError, Error};
+use crate::loading;
 use crate::outage::Outage;
 use crate::policy::CircuitSettings;
-use crate::runtime::asking::{self, Deadline, Trouble};
-use crate::runtime::{Answered, Runtime};
-use crate::settings::{Settings, StoreFailure};
-use crate::settling::settle_parked;
+use crate::runtime::asking::{Deadline, Trouble};
+use crate::runtime::{Answered, Decided, Runtime};
+use crate::settings::{Consistency, Settings, StoreFailure};
+use crate::settling::{lost, settle_parked};
 
 /// How often a call asks a store that fails, within its timeout.
 const TRIES_MAX: u32 = 3;
@@ -34,6 +37,8 @@ pub(crate) struct Node {
     pub(crate) runtime: Runtime,
     pub(crate) clock: StoreClock,
     pub(crate) outage: Outage,
+    /// Set in bounded mode.
+    pub(crate) bounded: Option<Bounded>,
     /// Where tasks run, also those begun by a permit that is dropped outside of it.
     pub(crate) tasks: Handle,
     /// How circuits behave where no other process says otherwise.
@@ -69,17 +74,31 @@ pub(crate) enum Asked {
 
 impl Node {
     /// # Errors
-    /// When the operating system has no randomness: without it two processes could take each other's calls for
-    /// repeated ones.
-    pub(crate) fn new(settings: Settings, runtime: Runtime, tasks: Handle) -> Result<Self, getrandom::Error> {
+    /// When the operating system has no randomness (without it two processes could take each other's calls for
+    /// repeated ones), or no thread for a clock. The text says so.
+    pub(crate) fn new(settings: Settings, runtime: Runtime, tasks: Handle) -> Result<Self, String> {
         let clock = StoreClock::new(settings.clock.clone());
-        let (id, local_id) = (getrandom::u64()?, getrandom::u64()?);
+        let random = || {
+            getrandom::u64().map_err(|error| {
+                format!("the operating system gave no random number for this process: {error}")
+            })
+        };
+        let (id, local_id) = (random()?, random()?);
+        let bounded = match settings.consistency {
+            Consistency::Strict => None,
+            Consistency::Bounded { max_staleness, flush_every } => {
+                let time = CoarseClock::of(settings.clock.clone())
+                    .map_err(|error| format!("the operating system gave no thread for a clock: {error}"))?;
+                Some(Bounded::new(max_staleness, flush_every, time))
+            }
+        };
         // Without a name of the user's, a vote is told apart for as long as this process lives.
         let vote_as = settings.node_id.clone().unwrap_or_else(|| format!("unnamed-{id:016x}").into());
         Ok(Self {
             store: settings.store.clone(),
             runtime,
             outage: Outage::new(clock.clone()),
+            bounded,
             clock,
             tasks,
             rules: Arc::new(settings.rules.clone()),
@@ -141,18 +160,21 @@ impl Node {
             match self.ask_shared(circuit, operation.clone()).await {
                 Ok(answer) => return Ok(Asked::Shared(answer)),
                 Err(problem) if is_outage(&problem) => self.enter_outage(circuit, &problem),
-                // The store may be well: this call alone goes by a copy, which is thrown away.
-                Err(problem) if is_busy(&problem) => {
-                    let copy = MemoryStore::with_clock(self.clock.clone());
-                    return self.ask_fallback(circuit, operation, copy).await;
-                }
+                Err(problem) if is_busy(&problem) => return self.ask_copy(circuit, operation).await,
                 Err(problem) => return Err(Error::new(&circuit.name, problem)),
             }
         }
         self.ask_fallback(circuit, operation, self.outage.records()).await
     }
 
-    async fn ask_fallback(
+    /// Asks a copy of the entry last seen, which is thrown away: the store may be well, and this call alone is not.
+    pub(crate) async fn ask_copy(&self, circuit: &Circuit, operation: Operation) -> Result<Asked, Error> {
+        let copy = MemoryStore::with_clock(self.clock.clone());
+        self.ask_fallback(circuit, operation, copy).await
+    }
+
+    /// Asks as the settings say for when the store is down.
+    pub(crate) async fn ask_fallback(
         &self,
         circuit: &Circuit,
         operation: Operation,
@@ -169,6 +191,30 @@ impl Node {
 
     /// Asks the shared record and nothing else.
     pub(crate) async fn ask_shared(
+        self: &Arc<Self>,
+        circuit: &Arc<Circuit>,
+        operation: Operation,
+    ) -> Result<Answer, Problem> {
+        if self.bounded.is_none() {
+            return self.ask_shared_here(circuit, operation).await;
+        }
+        // Nobody who waits for this one's turn is to wait for a caller who does not poll.
+        let (node, circuit) = (self.clone(), circuit.clone());
+        let asked = self.tasks.spawn(async move {
+            if matches!(operation, Operation::SetOverride(_) | Operation::Reset) {
+                // What ended here before is to count as it would have then.
+                bounded::flush(&node, &circuit).await;
+            }
+            node.ask_shared_here(&circuit, operation).await
+        });
+        let asked = asked.await;
+        asked.unwrap_or_else(|_gone| {
+            let why = "the store's code panicked, or the runtime of the factory has ended";
+            Err(Problem::Component(ComponentError::CutOff(why.into())))
+        })
+    }
+
+    async fn ask_shared_here(
         self: &Arc<Self>,
         circuit: &Arc<Circuit>,
         operation: Operation,
@@ -222,7 +268,7 @@ impl Node {
         let store_problem =
             |error| Failure { problem: Problem::Store(error), last_seen: None, revision: None };
         if records.load(&circuit.name).await.map_err(store_problem)?.entry.is_none()
-            && let Some(entry) = circuit.known().and_then(|known| known.entry)
+            && let Some(entry) = circuit.shown().and_then(|shown| shown.entry)
         {
             // If another call was first, its copy is as good.
             records.swap(&circuit.name, None, &entry.value, None).await.map_err(store_problem)?;
@@ -232,6 +278,19 @@ impl Node {
         let call = self.call(circuit, operation, token, None, None, deadline);
         let answered = self.runtime.call(Arc::new(records), self.settings.hook.clone(), true, call).await?;
         Ok(answered.answer)
+    }
+
+    /// Takes a decision on an entry in hand, without asking any store.
+    pub(crate) fn decide_now(
+        &self,
+        circuit: &Circuit,
+        operation: Operation,
+        seen: Loaded,
+    ) -> Result<Decided, Problem> {
+        let token = self.token(&operation);
+        let deadline = Deadline::within(self.settings.store_timeout);
+        let call = self.call(circuit, operation, token, None, None, deadline);
+        self.runtime.decide_on(self.settings.hook.as_ref(), &call, &seen)
     }
 
     pub(crate) fn call(
@@ -255,11 +314,42 @@ impl Node {
         }
     }
 
+    /// Tells other processes of a change, where they listen. A hint: nobody waits for it, and it may be lost.
+    fn tell_watchers(&self, circuit: &Arc<Circuit>, answer: &Answer) {
+        let changed = match answer {
+            Answer::Started(Started { transitions, .. })
+            | Answer::Settled { transitions, .. }
+            | Answer::Voted { transitions, .. } => !transitions.is_empty(),
+            Answer::Overridden { .. } | Answer::Cleared { .. } => true,
+            Answer::Renewed(_) | Answer::Inspected(_) => false,
+        };
+        if changed {
+            let (store, circuit) = (self.store.clone(), circuit.name.clone());
+            self.tasks.spawn(async move {
+                if let Err(error) = store.announce(&circuit).await {
+                    tracing::debug!(circuit = &*circuit, %error, "others were not told of a change");
+                }
+            });
+        }
+    }
+
     /// Goes on without the store, and watches for its return.
     pub(crate) fn enter_outage(self: &Arc<Self>, circuit: &Circuit, problem: &Problem) {
         if let Some(pause) = self.outage.enter(&circuit.name, problem) {
             let node: Weak<Self> = Arc::downgrade(self);
             self.tasks.spawn(crate::outage::watch(node, circuit.name.clone(), pause));
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let Some(bounded) = &self.bounded else { return };
+        bounded.flusher.stop();
+        for circuit in bounded.flusher.circuits() {
+            let outcomes = circuit.with_view(|view| view.give_up(&circuit));
+            let cut_off = ComponentError::CutOff("the factory was dropped before it was flushed".into());
+            lost(&circuit, outcomes, &Error::new(&circuit.name, Problem::Component(cut_off)));
         }
     }
 }
@@ -291,6 +381,8 @@ pub(crate) struct Exchange {
     known: Option<Loaded>,
     /// The lowest revision that a swap was based on whose fate is unknown.
     retry_of: Option<u64>,
+    /// When the try that is under way began.
+    as_of: AsOf,
 }
 
 impl Exchange {
@@ -301,7 +393,8 @@ impl Exchange {
         known: Option<Loaded>,
     ) -> Self {
         let token = node.token(&operation);
-        Self { circuit: circuit.clone(), operation, token, known, retry_of: None }
+        let as_of = AsOf { ms: 0, doubts: 0 };
+        Self { circuit: circuit.clone(), operation, token, known, retry_of: None, as_of }
     }
 
     /// How many outcomes it carries.
@@ -319,21 +412,44 @@ impl Exchange {
         self.retry_of.is_some()
     }
 
-    /// Runs the call; tries again within `within` after lost races and failures that may pass.
+    /// Runs the call; tries again within `within` after lost races and failures that may pass. In bounded mode it waits for the
+    /// circuit's turn first, and is to be run in a task.
     ///
     /// May be run again after an error: it is the same call, and is applied once.
     pub(crate) async fn run(&mut self, node: &Node, deadline: Deadline) -> Result<Answer, Failure> {
+        if node.bounded.is_none() {
+            return self.run_here(node, deadline).await;
+        }
+        let circuit = self.circuit.clone();
+        let turn = circuit.turn(deadline).await;
+        let turn = turn.map_err(|problem| Failure { problem, last_seen: None, revision: None })?;
+        self.run_in_turn(node, &turn, deadline).await
+    }
+
+    /// The same for who has the turn.
+    pub(crate) async fn run_in_turn(
+        &mut self,
+        node: &Node,
+        _turn: &Turn<'_>,
+        deadline: Deadline,
+    ) -> Result<Answer, Failure> {
+        self.run_here(node, deadline).await
+    }
+
+    async fn run_here(&mut self, node: &Node, deadline: Deadline) -> Result<Answer, Failure> {
         let mut tries = 0;
         loop {
             let failure = match self.attempt(node, deadline).await {
                 Ok(answered) => {
                     self.saw(node, answered.seen);
+                    node.tell_watchers(&self.circuit, &answered.answer);
                     return Ok(answered.answer);
                 }
                 Err(failure) => failure,
             };
             self.known = failure.last_seen.clone();
-            if let Some(seen) = failure.last_seen.clone() {
+            // In bounded mode what is shown has more in it, and what it lacks is found out by the next who looks.
+            if let Some(seen) = failure.last_seen.clone().filter(|_| node.bounded.is_none()) {
                 // What it told of the time may be old by now.
                 self.saw(node, Loaded { now_ms: None, ..seen });
             }
@@ -363,19 +479,22 @@ impl Exchange {
     }
 
     async fn attempt(&mut self, node: &Node, deadline: Deadline) -> Result<Answered, Failure> {
-        if self.known.is_none() && !node.clock.is_told() {
-            self.hear_the_time(node, deadline).await?;
+        let is_start = matches!(self.operation, Operation::Start(_));
+        if self.known.is_none() && (is_start || !node.clock.is_told()) {
+            self.load(node, deadline).await?;
         }
+        self.as_of = self.circuit.as_of(node.settings.clock.now_ms());
         // A call that fails says itself what it saw last.
         let (known, retry_of) = (self.known.take(), self.retry_of);
         let call = node.call(&self.circuit, self.operation.clone(), self.token, retry_of, known, deadline);
         node.runtime.call(node.store.clone(), node.settings.hook.clone(), false, call).await
     }
 
-    /// Loads here what the component would load. Until an answer has told the store's time there is only the host's,
-    /// and a host that is minutes ahead would end another's open time with its first call.
-    async fn hear_the_time(&mut self, node: &Node, deadline: Deadline) -> Result<(), Failure> {
-        match asking::load(&*node.store, &self.circuit.name, deadline).await {
+    /// Loads here what would be loaded for the component: a start's together with those of others. And until an answer has told
+    /// the store's time there is only the host's; a host that is minutes ahead would end another's open time with its first call.
+    async fn load(&mut self, node: &Node, deadline: Deadline) -> Result<(), Failure> {
+        self.as_of = self.circuit.as_of(node.settings.clock.now_ms());
+        match loading::load(node, &self.circuit, deadline).await {
             Ok(loaded) => {
                 self.saw(node, loaded.clone());
                 self.known = Some(loaded);
@@ -391,6 +510,6 @@ impl Exchange {
         if let Some(store_ms) = seen.now_ms {
             node.clock.learn(store_ms);
         }
-        self.circuit.saw(seen);
+        self.circuit.saw(seen, self.as_of);
     }
 }

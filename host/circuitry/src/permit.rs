@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::ballot;
+use crate::bounded;
 use crate::call::{Answer, Grant, Operation};
 use crate::circuit::Circuit;
 use crate::error::Error;
@@ -53,6 +54,16 @@ pub(crate) enum Judged {
     Nobody {
         local: bool,
     },
+}
+
+/// How an outcome is settled.
+enum Settling {
+    /// On the record that judges it.
+    HandedOver(HandedOver),
+    /// In this process's view first.
+    Counted(bounded::Ended),
+    /// Nobody is to be asked.
+    Nothing(Settlement),
 }
 
 /// A start that was admitted.
@@ -127,21 +138,22 @@ impl Permit {
         let (node, circuit) = (self.node.clone(), self.circuit.clone());
         async move {
             match answer {
-                Ok(answer) => settling::answer(&node, &circuit, answer).await,
-                Err(at_once) => Ok(at_once),
+                Settling::Counted(ended) => ended.settlement(&node).await,
+                Settling::HandedOver(answer) => settling::answer(&node, &circuit, answer).await,
+                Settling::Nothing(at_once) => Ok(at_once),
             }
         }
     }
 
-    /// Hands the outcome over once; `Err` where there is nothing to wait for.
-    fn settle(&mut self, outcome: Outcome) -> Result<HandedOver, Settlement> {
+    /// Hands the outcome over once.
+    fn settle(&mut self, outcome: Outcome) -> Settling {
         if let Some(renewal) = self.renewal.take() {
             renewal.abort();
         }
         let at_once = |disposition, local| {
             let settlement = Settlement { disposition, local };
             metering::outcome(&self.circuit.base, outcome, settlement);
-            Err(settlement)
+            Settling::Nothing(settlement)
         };
         match self.judged.take() {
             None => at_once(Disposition::Uncounted, true),
@@ -152,7 +164,14 @@ impl Permit {
             }
             Some(Judged::By(judge, grant)) => {
                 let slow = outcome != Outcome::Ignored && self.is_slow();
-                Ok(settling::hand_over(&self.node, &self.circuit, judge, grant, outcome, slow))
+                if let (Some(bounded), Judge::Fleet, None) = (&self.node.bounded, &judge, grant.probe)
+                    && !self.node.outage.is_down()
+                {
+                    let (node, circuit) = (&self.node, &self.circuit);
+                    return Settling::Counted(bounded::end(node, bounded, circuit, grant, outcome, slow));
+                }
+                let handed_over = settling::hand_over(&self.node, &self.circuit, judge, grant, outcome, slow);
+                Settling::HandedOver(handed_over)
             }
         }
     }

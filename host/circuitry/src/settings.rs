@@ -47,6 +47,45 @@ pub enum StoreFailure {
     Refuse,
 }
 
+/// How current a process's decisions are, and what they cost.
+///
+/// # Example
+/// ```
+/// use std::time::Duration;
+/// use circuitry::{Consistency, Settings};
+///
+/// // The store is asked twice a call, and every process sees at once what another one did.
+/// let strict = Settings::builder().consistency(Consistency::Strict).build()?;
+/// // Half as many store operations as by default; a trip elsewhere is seen after 200 ms at the latest.
+/// let calmer = Settings::builder().consistency(Consistency::Bounded {
+///     max_staleness: Duration::from_millis(200),
+///     flush_every: Duration::from_millis(200),
+/// });
+/// # let _ = (strict, calmer.build()?);
+/// # Ok::<(), circuitry::SettingsError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// Every start reads the store and every end that counts writes it.
+    Strict,
+    /// Closed and open circuits are answered from what the process has seen lately; outcomes are counted in the process and
+    /// written together. Probes are reserved in the store, as ever.
+    Bounded {
+        /// What another process did is seen so much later at the most, and a round trip: 1 ms to a minute.
+        max_staleness: Duration,
+        /// Outcomes are written so often at least (where `max_staleness` is shorter, at three quarters of it): 1 ms to a minute.
+        flush_every: Duration,
+    },
+}
+
+impl Default for Consistency {
+    /// Bounded, by 100 ms each.
+    fn default() -> Self {
+        let tenth = Duration::from_millis(100);
+        Self::Bounded { max_staleness: tenth, flush_every: tenth }
+    }
+}
+
 /// A trip rule of the user's own: its code, and what stands for it in the settings in force.
 pub(crate) struct Hook {
     pub(crate) name: String,
@@ -66,6 +105,7 @@ pub struct Settings {
     pub(crate) fallback_error_matcher: ErrorMatcher,
     pub(crate) circuit_error_matchers: BTreeMap<String, ErrorMatcher>,
     pub(crate) state_change_callback: Option<StateChangeFn>,
+    pub(crate) consistency: Consistency,
     pub(crate) store_failure: StoreFailure,
     pub(crate) store_timeout: Duration,
     pub(crate) clock: Arc<dyn Clock>,
@@ -104,6 +144,7 @@ impl Settings {
             fallback_error_matcher: Arc::new(default_error_matcher),
             circuit_error_matchers: BTreeMap::new(),
             state_change_callback: None,
+            consistency: Consistency::default(),
             store_failure: StoreFailure::default(),
             store_timeout: Duration::from_millis(500),
             clock: Arc::new(SystemClock::new()),
@@ -124,6 +165,7 @@ impl fmt::Debug for Settings {
             .debug_struct("Settings")
             .field("rules", &self.rules)
             .field("node_id", &self.node_id)
+            .field("consistency", &self.consistency)
             .field("store_failure", &self.store_failure)
             .field("store_timeout", &self.store_timeout)
             .field("limits", &self.limits)

@@ -89,10 +89,15 @@ pub(crate) fn hand_over(
     let ends = judge.ends(circuit).clone();
     let settling = ends.push(Ended { grant, outcome, slow, reply }).map(|number| {
         let settler = Finishing::new(&node.tasks, settle_first(node.clone(), circuit.clone(), judge));
+        if node.bounded.is_some() {
+            // In a task at once: it will hold the circuit's turn, and others wait for that.
+            drop(settler);
+            return None;
+        }
         ends.keep_settler(number, settler);
-        Settling { ends, number }
+        Some(Settling { ends, number })
     });
-    HandedOver { answer, settling }
+    HandedOver { answer, settling: settling.flatten() }
 }
 
 /// Waits for the answer, but no longer than the store's timeout; the settling goes on.
@@ -238,7 +243,7 @@ pub(crate) fn is_passing(problem: &Problem) -> bool {
 }
 
 /// A short random time, so that those who write one circuit do not meet again.
-async fn pause() {
+pub(crate) async fn pause() {
     sleep(Duration::from_micros(fastrand::u64(500..8_000))).await;
 }
 

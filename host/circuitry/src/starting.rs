@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ballot;
+use crate::bounded;
 use crate::call::{Answer, Grant, JudgedBy, Leave, Operation, Problem, Started};
 use crate::circuit::Circuit;
 use crate::error::{Error, StartError};
@@ -35,7 +36,12 @@ pub(crate) async fn start(
 
 async fn start_whole(node: Arc<Node>, circuit: Arc<Circuit>, base: Arc<str>) -> Result<Permit, StartError> {
     // One number a start, whoever answers it.
-    let admitted = match node.ask(&circuit, Operation::Start(circuit.next_start())).await? {
+    let number = circuit.next_start();
+    let asked = match &node.bounded {
+        Some(bounded) => bounded::start(&node, bounded, &circuit, number).await?,
+        None => node.ask(&circuit, Operation::Start(number)).await?,
+    };
+    let admitted = match asked {
         Asked::Shared(Answer::Started(started)) => admit(&node, &circuit, started, false).await?,
         Asked::Local(Answer::Started(started)) => admit(&node, &circuit, started, true).await?,
         Asked::Nobody if node.settings.store_failure == StoreFailure::Admit => Ok(Admitted::unasked()),

@@ -11,11 +11,20 @@ use tokio::time::Instant;
 pub trait Clock: Debug + Send + Sync + 'static {
     /// The time now, in milliseconds since the Unix epoch.
     fn now_ms(&self) -> u64;
+
+    /// Where the time always stands, for who reads it more often than a call allows. `None`, the default: nowhere, ask for it.
+    fn cell(&self) -> Option<Arc<AtomicU64>> {
+        None
+    }
 }
 
 impl<C: Clock + ?Sized> Clock for Arc<C> {
     fn now_ms(&self) -> u64 {
         (**self).now_ms()
+    }
+
+    fn cell(&self) -> Option<Arc<AtomicU64>> {
+        (**self).cell()
     }
 }
 
@@ -87,5 +96,9 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now_ms(&self) -> u64 {
         self.now_ms.load(Ordering::SeqCst)
+    }
+
+    fn cell(&self) -> Option<Arc<AtomicU64>> {
+        Some(self.now_ms.clone())
     }
 }

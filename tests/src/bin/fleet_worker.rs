@@ -39,6 +39,7 @@ async fn main() -> Result<()> {
         Work::Execute(load) => {
             let begun = Instant::now();
             let mut report = execute_all(&task, load, &breaker).await?;
+            factory.flush().await?;
             report.took_ms = ms(begun.elapsed());
             report.changes = std::mem::take(&mut changes.lock().unwrap_or_else(PoisonError::into_inner));
             println!("{}", serde_json::to_string(&report)?);

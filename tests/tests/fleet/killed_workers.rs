@@ -36,6 +36,7 @@ async fn a_worker_killed_with_the_probe_delays_recovery_by_its_lease_at_most() {
         close_threshold: 1,
         allow_after_ms: 100,
         probe_timeout_ms: PROBE_TIMEOUT_MS,
+        bounded: false,
         work: Work::HoldProbe,
     };
     let mut doomed = Worker::start(&task).await;

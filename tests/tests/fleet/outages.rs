@@ -80,6 +80,7 @@ async fn worker(
 
 fn patient_but(store_timeout: Duration) -> circuitry::SettingsBuilder {
     circuitry::Settings::builder()
+        .consistency(circuitry::Consistency::Strict)
         .store_timeout(store_timeout)
         .failure_count_threshold(2)
         .allow_after(Duration::from_secs(600))

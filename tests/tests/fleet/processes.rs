@@ -26,6 +26,7 @@ fn task(work: Work) -> Task {
         allow_after_ms: 50,
         // Longer than the run: a lease that ran out would leave the log, and it is about those that are held.
         probe_timeout_ms: 120_000,
+        bounded: false,
         work,
     }
 }
@@ -48,7 +49,9 @@ async fn run_fleet(task: Task) -> Vec<Report> {
         let report = worker.report().await;
         assert_eq!(report.attempts, EXECUTIONS);
         assert_eq!(report.errors.first(), None, "and {} errors in all", report.errors.len());
-        assert_eq!(report.local, 0, "the store was up all the time");
+        if !task.bounded {
+            assert_eq!(report.local, 0, "the store was up all the time");
+        }
         reports.push(report);
     }
     reports
@@ -103,6 +106,50 @@ async fn of_outcomes_that_never_trip_the_totals_are_exact() {
     assert_eq!(stored.counts.total_failures, sum.accepted_failures);
     assert!(sum.accepted_failures > 3_000, "{sum:?}");
     assert_eq!((stored.generation, stored.state), (0, State::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_bounded_mode_the_totals_are_exact_after_a_flush() {
+    let _turn = alone().await;
+    let load = Load {
+        tasks: TASKS,
+        executions: EXECUTIONS,
+        failures_per_mille: 100,
+        ignored_per_mille: 0,
+        lease_log: None,
+        seed: 0,
+    };
+    let task = Task { failure_count_threshold: 64, bounded: true, ..task(Work::Execute(load)) };
+    let sum = sum(&run_fleet(task.clone()).await);
+    assert_eq!((sum.refused, sum.stale, sum.ignored, sum.unsettled), (0, 0, 0, 0));
+    assert_eq!(sum.changes, []);
+
+    let stored = stored(&task).await;
+    assert_eq!(stored.counts.total, PROCESSES * EXECUTIONS);
+    assert_eq!(stored.counts.total_successes, sum.accepted_successes);
+    assert_eq!(stored.counts.total_failures, sum.accepted_failures);
+    assert_eq!((stored.generation, stored.state), (0, State::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_bounded_mode_each_transition_is_announced_once_and_no_probe_is_too_many() {
+    let _turn = alone().await;
+    let log = own_name();
+    let load = Load {
+        tasks: TASKS,
+        executions: EXECUTIONS,
+        failures_per_mille: 300,
+        ignored_per_mille: 50,
+        lease_log: Some(log.clone()),
+        seed: 0,
+    };
+    let task = Task { bounded: true, ..task(Work::Execute(load)) };
+    let sum = sum(&run_fleet(task.clone()).await);
+    assert_eq!(sum.unsettled, 0);
+    let accepted = sum.accepted_successes + sum.accepted_failures;
+    assert_eq!(accepted + sum.stale + sum.ignored + sum.refused, sum.attempts);
+    assert_each_transition_is_announced_once(sum.changes, &stored(&task).await);
+    assert_leases(&leases(&task, &log).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

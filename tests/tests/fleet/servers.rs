@@ -104,7 +104,7 @@ impl Place {
 
 /// Settings whose timeout a busy machine does not run into.
 pub(crate) fn patient() -> SettingsBuilder {
-    Settings::builder().store_timeout(PATIENT)
+    Settings::builder().consistency(circuitry::Consistency::Strict).store_timeout(PATIENT)
 }
 
 pub(crate) async fn factory(settings: SettingsBuilder) -> Factory {

@@ -15,7 +15,7 @@ use crate::event::StateChange;
 use crate::outcome::{Outcome, WorkError, default_error_matcher};
 use crate::policy::TripRule;
 use crate::runtime::{MEMORY_MAX_BYTES, Source};
-use crate::settings::{Settings, StoreFailure};
+use crate::settings::{Consistency, Settings, StoreFailure};
 
 /// The most bytes of a custom rule's name, as `wit/` says.
 const RULE_NAME_MAX_BYTES: usize = 64;
@@ -111,6 +111,11 @@ impl SettingsBuilder {
         })
     }
 
+    /// How current decisions are, and what they cost. Default: [`Consistency::Bounded`], by 100 ms each.
+    pub fn consistency(self, consistency: Consistency) -> Self {
+        self.set("consistency", |settings| settings.consistency = consistency)
+    }
+
     /// What becomes of calls while the store is down. Default: [`StoreFailure::Local`].
     pub fn store_failure(self, policy: StoreFailure) -> Self {
         self.set("store_failure", |settings| settings.store_failure = policy)
@@ -178,6 +183,10 @@ impl SettingsBuilder {
         bounds("memory_limit", limits.memory_bytes as u128, 2 << 20, MEMORY_MAX_BYTES as u128, " bytes")?;
         bounds("max_instances", limits.max_instances as u128, 8, 900, "")?;
         bounds("max_circuits", settings.max_circuits as u128, 1, u128::MAX, "")?;
+        if let Consistency::Bounded { max_staleness, flush_every } = settings.consistency {
+            bounds("consistency.max_staleness", max_staleness.as_millis(), 1, 60_000, " ms")?;
+            bounds("consistency.flush_every", flush_every.as_millis(), 1, 60_000, " ms")?;
+        }
         let rules = &settings.rules;
         let lengths = [
             ("close_threshold", u128::from(rules.close_threshold)),

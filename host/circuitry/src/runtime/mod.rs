@@ -61,6 +61,14 @@ pub(crate) struct Answered {
     pub(crate) seen: Loaded,
 }
 
+/// A decision on an entry in hand.
+pub(crate) enum Decided {
+    /// The answer; nothing is to be written.
+    Done(Answer),
+    /// What would be written, and the answer if it were.
+    Write { value: Vec<u8>, answer: Answer },
+}
+
 /// The component, ready to be called.
 pub(crate) struct Runtime {
     machine: Arc<Machine>,
@@ -181,6 +189,19 @@ impl Runtime {
             // The guest trapped: its memory is in no known state.
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Decides `call` on the entry `seen` without asking any store.
+    ///
+    /// # Errors
+    /// The component's answer that there is none, or its failure.
+    pub(crate) fn decide_on(
+        &self,
+        hook: Option<&Arc<Hook>>,
+        call: &Call,
+        seen: &Loaded,
+    ) -> Result<Decided, crate::call::Problem> {
+        steps::decide(self, hook, call, seen)
     }
 
     /// Takes one decision; nothing in it waits.

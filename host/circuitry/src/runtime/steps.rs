@@ -6,10 +6,13 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+
 use super::asking::Deadline;
 use super::bindings::exports::circuitry::breaker::exchange::{self, Decision};
-use super::{Answered, Runtime, asking};
+use super::{Answered, Decided, Runtime, asking};
 use crate::call::{Answer, Call, Failure, Operation, Problem};
+use crate::error::ComponentError;
 use crate::settings::Hook;
 use circuitry_store::store::check_name;
 use circuitry_store::{Entry, Loaded, Store, StoreError, Swapped, Version};
@@ -122,4 +125,28 @@ fn told(error: &StoreError) -> String {
 
 fn stored(value: Vec<u8>, version: Version, now_ms: Option<u64>) -> Loaded {
     Loaded { entry: Some(Entry { value, version }), now_ms }
+}
+
+/// Takes the decision on the entry `seen`, without the store.
+pub(super) fn decide(
+    runtime: &Runtime,
+    hook: Option<&Arc<Hook>>,
+    call: &Call,
+    seen: &Loaded,
+) -> Result<Decided, Problem> {
+    let Some(request) = request(call) else {
+        return Err(Problem::Component(ComponentError::Trapped(
+            "it was asked for what is no single step".into(),
+        )));
+    };
+    check_name(&call.circuit).map_err(|error| Problem::Argument(told(&error)))?;
+    // Nothing in it waits, an instance's making included.
+    let decided = runtime.decide(hook, &request, seen, call.now_ms).now_or_never();
+    let decision = decided.unwrap_or(Err(ComponentError::Exhausted)).map_err(Problem::Component)?;
+    match decision {
+        Decision::Done(answer) => Ok(Decided::Done(Result::from(answer)?)),
+        Decision::Write(write) => {
+            Ok(Decided::Write { value: write.value, answer: Result::from(write.answer_if_stored)? })
+        }
+    }
 }

@@ -65,6 +65,7 @@ async fn a_failed_probe_counts_as_a_transition_and_opens_for_a_full_open_time() 
 async fn a_callback_that_panics_does_not_break_the_call() {
     let world = World::new();
     let settings = Settings::builder()
+        .consistency(circuitry::Consistency::Strict)
         .store(world.store.clone())
         .failure_count_threshold(0)
         .state_change_callback(|_| panic!("a listener panics"));
@@ -77,10 +78,13 @@ async fn a_callback_that_panics_does_not_break_the_call() {
 async fn the_callback_is_told_name_context_and_states() {
     let told = Arc::new(std::sync::Mutex::new(Vec::new()));
     let telling = told.clone();
-    let settings = Settings::builder().failure_count_threshold(0).state_change_callback(move |change| {
-        let tenant = change.context.value("tenant").map(str::to_owned);
-        telling.lock().unwrap().push((change.name.to_owned(), tenant, change.from, change.to));
-    });
+    let settings = Settings::builder()
+        .consistency(circuitry::Consistency::Strict)
+        .failure_count_threshold(0)
+        .state_change_callback(move |change| {
+            let tenant = change.context.value("tenant").map(str::to_owned);
+            telling.lock().unwrap().push((change.name.to_owned(), tenant, change.from, change.to));
+        });
     run(&breaker(&factory(settings).await), Outcome::Failure, 1).await;
     let expected = ("jobs".to_owned(), Some("acme".to_owned()), State::Closed, State::Open);
     assert_eq!(*told.lock().unwrap(), [expected]);
@@ -90,11 +94,14 @@ async fn the_callback_is_told_name_context_and_states() {
 async fn a_custom_trip_function_decides_and_sees_the_failure_in_the_counts() {
     let asked = Arc::new(AtomicUsize::new(0));
     let asking = asked.clone();
-    let settings = Settings::builder().failure_count_threshold(3).trip_fn("total", 1, move |information| {
-        asking.fetch_add(1, Ordering::SeqCst);
-        assert_eq!(information.circuit, "jobs/acme");
-        information.counts.total_failures >= information.failure_count_threshold
-    });
+    let settings = Settings::builder()
+        .consistency(circuitry::Consistency::Strict)
+        .failure_count_threshold(3)
+        .trip_fn("total", 1, move |information| {
+            asking.fetch_add(1, Ordering::SeqCst);
+            assert_eq!(information.circuit, "jobs/acme");
+            information.counts.total_failures >= information.failure_count_threshold
+        });
     let breaker = breaker(&factory(settings).await);
     for outcome in [Outcome::Failure, Outcome::Success, Outcome::Failure, Outcome::Success] {
         run(&breaker, outcome, 1).await;
@@ -107,8 +114,10 @@ async fn a_custom_trip_function_decides_and_sees_the_failure_in_the_counts() {
 
 #[tokio::test]
 async fn a_trip_function_that_panics_leaves_the_decision_to_the_default_rule() {
-    let settings =
-        Settings::builder().failure_count_threshold(1).trip_fn("broken", 1, |_| panic!("a rule panics"));
+    let settings = Settings::builder()
+        .consistency(circuitry::Consistency::Strict)
+        .failure_count_threshold(1)
+        .trip_fn("broken", 1, |_| panic!("a rule panics"));
     let breaker = breaker(&factory(settings).await);
     run(&breaker, Outcome::Failure, 1).await;
     assert_eq!(breaker.state().await.expect("a state"), State::Closed);
@@ -146,6 +155,7 @@ async fn a_breakers_own_refusal_is_no_failure_of_the_dependency() {
 #[tokio::test]
 async fn a_matcher_goes_by_the_breakers_name_whoever_named_the_circuit_first() {
     let settings = Settings::builder()
+        .consistency(circuitry::Consistency::Strict)
         .name_fn(|_, _| "one for all".into())
         .circuit_specific_error_matcher("jobs", |_| Outcome::Ignored);
     let factory = factory(settings).await;
@@ -167,6 +177,7 @@ async fn a_deadline_is_a_failure() {
 #[tokio::test]
 async fn a_circuits_own_matcher_goes_before_the_fallback() {
     let settings = Settings::builder()
+        .consistency(circuitry::Consistency::Strict)
         .fallback_error_matcher(|_| Outcome::Ignored)
         .circuit_specific_error_matcher("jobs", |error| match error.downcast_ref::<Unreachable>() {
             Some(Unreachable) => Outcome::Failure,

@@ -2,6 +2,7 @@
 //!
 //! Time is tokio's paused time where it passes at all: it jumps to the next deadline, so nothing is waited for.
 
+mod bounded;
 mod events;
 mod explanations;
 mod log;

@@ -306,7 +306,10 @@ fn sick() -> Arc<Sick> {
 async fn a_store_that_reads_but_does_not_write_is_down_until_it_writes() {
     let (log, _guard) = Log::watch();
     let store = sick();
-    let settings = Settings::builder().store(store.clone()).failure_count_threshold(2);
+    let settings = Settings::builder()
+        .consistency(circuitry::Consistency::Strict)
+        .store(store.clone())
+        .failure_count_threshold(2);
     let factory = factory(settings).await;
     let breaker = breaker(&factory);
     run(&breaker, Outcome::Success, 1).await;
@@ -329,7 +332,8 @@ async fn a_store_that_reads_but_does_not_write_is_down_until_it_writes() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_panics_while_it_is_down_does_not_keep_the_outage_for_ever() {
     let store = sick();
-    let factory = factory(Settings::builder().store(store.clone())).await;
+    let factory =
+        factory(Settings::builder().consistency(circuitry::Consistency::Strict).store(store.clone())).await;
     let breaker = breaker(&factory);
     run(&breaker, Outcome::Success, 1).await;
     store.read_only.store(true, Ordering::SeqCst);
@@ -397,7 +401,13 @@ impl Store for HalfSick {
 #[tokio::test(start_paused = true)]
 async fn an_outage_that_goes_on_where_one_has_ended_keeps_its_local_records() {
     let store = HalfSick { store: MemoryStore::new() };
-    let factory = factory(Settings::builder().store(store).failure_count_threshold(2)).await;
+    let factory = factory(
+        Settings::builder()
+            .consistency(circuitry::Consistency::Strict)
+            .store(store)
+            .failure_count_threshold(2),
+    )
+    .await;
     let breaker = breaker(&factory);
     let mut refused = 0;
     for _ in 0..100 {

@@ -216,6 +216,7 @@ async fn a_lease_is_renewed_while_the_work_runs() {
     let store = MemoryStore::new();
     let settings = || {
         circuitry::Settings::builder()
+            .consistency(circuitry::Consistency::Strict)
             .store(store.clone())
             .failure_count_threshold(0)
             .allow_after(Duration::from_secs(1))

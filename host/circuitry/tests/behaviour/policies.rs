@@ -93,7 +93,10 @@ async fn any_of_several_rules_trips() {
         ]
     };
     for (outcomes, by) in [("--", TripKind::ConsecutiveFailures), ("-+-+-", TripKind::FailureCount)] {
-        let settings = circuitry::Settings::builder().failure_count_threshold(1).trip_rules(rules());
+        let settings = circuitry::Settings::builder()
+            .consistency(circuitry::Consistency::Strict)
+            .failure_count_threshold(1)
+            .trip_rules(rules());
         let breaker = of(settings).await;
         runs(&breaker, outcomes).await;
         assert_eq!(tripped_by(&breaker).await.map(|trip| trip.0), Some(by), "{outcomes}");
@@ -104,14 +107,22 @@ async fn any_of_several_rules_trips() {
 async fn a_trip_function_is_one_rule_more_beside_others_and_alone_the_only_one() {
     let ten = |information: &circuitry::TripInformation| information.counts.total_failures >= 4;
     let few = TripRule::FailureCount { failures: 3, window: Window::Calls(4), minimum_calls: 1 };
-    let beside = || circuitry::Settings::builder().trip_fn("four", 1, ten).trip_rules([few.clone()]);
+    let beside = || {
+        circuitry::Settings::builder()
+            .consistency(circuitry::Consistency::Strict)
+            .trip_fn("four", 1, ten)
+            .trip_rules([few.clone()])
+    };
     let breaker = of(beside()).await;
     runs(&breaker, "---").await;
     assert_eq!(tripped_by(&breaker).await.map(|trip| trip.0), Some(TripKind::FailureCount));
     let breaker = of(beside()).await;
     runs(&breaker, "-++++-++++-++++-").await;
     assert_eq!(tripped_by(&breaker).await.map(|trip| trip.0), Some(TripKind::Custom));
-    let alone = circuitry::Settings::builder().failure_count_threshold(0).trip_fn("four", 1, ten);
+    let alone = circuitry::Settings::builder()
+        .consistency(circuitry::Consistency::Strict)
+        .failure_count_threshold(0)
+        .trip_fn("four", 1, ten);
     let breaker = of(alone).await;
     runs(&breaker, "---").await;
     assert_eq!(breaker.state().await.expect("a state"), State::Closed);

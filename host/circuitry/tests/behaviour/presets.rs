@@ -14,6 +14,7 @@ struct Preset {
 impl Preset {
     async fn new(settings: SettingsBuilder) -> Self {
         let world = World::new();
+        let settings = settings.consistency(circuitry::Consistency::Strict);
         let settings = settings.store(world.store.clone()).clock(world.clock.clone());
         let factory: Factory = factory(settings).await;
         Self { breaker: breaker(&factory), world }

@@ -329,6 +329,7 @@ async fn a_process_without_a_quorum_of_its_own_goes_by_the_one_in_force() {
 #[tokio::test(start_paused = true)]
 async fn the_lease_of_a_nodes_own_probe_is_renewed_while_the_work_runs() {
     let settings = circuitry::Settings::builder()
+        .consistency(circuitry::Consistency::Strict)
         .failure_count_threshold(0)
         .allow_after(Duration::from_secs(1))
         .probe_timeout(Duration::from_secs(3))

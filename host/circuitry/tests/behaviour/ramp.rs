@@ -137,17 +137,19 @@ async fn starts_have_consecutive_numbers_whatever_else_is_asked_and_a_refused_on
 async fn a_circuit_that_was_forgotten_and_made_again_repeats_no_number() {
     let world = World::new();
     let factory = factory(world.settings().max_circuits(1)).await;
-    trip(&breaker(&factory)).await;
-    world.open_time_passes();
     let mut numbers: Vec<u64> = Vec::new();
     for round in 0..4_u32 {
         let breaker = breaker(&factory);
+        trip(&breaker).await;
+        world.open_time_passes();
         let probe = breaker.start().await.expect("a probe");
         let number = information(&breaker).await.probes[0].sequence;
         let apart = |before: &u64| before.abs_diff(number) > 1_000_000;
         assert!(numbers.iter().all(apart), "room for a million starts between {number} and {numbers:?}");
         numbers.push(number);
         probe.end(Outcome::Ignored).await.expect("settled");
+        // One that is not closed would not be forgotten.
+        breaker.reset().await.expect("stored");
         drop(breaker);
         // The renewal of the lease lets go of the circuit, too.
         tokio::task::yield_now().await;

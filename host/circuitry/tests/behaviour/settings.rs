@@ -75,6 +75,7 @@ async fn a_setting_given_twice_is_refused_by_name() {
 #[tokio::test]
 async fn two_circuits_may_each_have_a_matcher_of_their_own() {
     let settings = circuitry::Settings::builder()
+        .consistency(circuitry::Consistency::Strict)
         .circuit_specific_error_matcher("jobs", |_| Outcome::Failure)
         .circuit_specific_error_matcher("mails", |_| Outcome::Ignored);
     settings.build().expect("no conflict");
@@ -161,6 +162,7 @@ async fn settings_at_their_bounds_can_be_used() {
     let second = Duration::from_secs(1);
     let rule = |window| TripRule::FailureRate { per_mille: 1_000, window, minimum_calls: 1 };
     let settings = circuitry::Settings::builder()
+        .consistency(circuitry::Consistency::Strict)
         .trip_rules([rule(Window::Calls(1)), rule(Window::Time(second)), rule(Window::Decaying(second))])
         .trip_fn("x".repeat(64), u32::MAX, |_| false)
         .backoff(Backoff { factor_per_mille: 100_000, max: Duration::MAX, healthy_after: Duration::ZERO })

@@ -16,6 +16,7 @@ async fn of(settings: SettingsBuilder) -> Breaker {
 /// As `World::settings`, but opens for so many seconds, and with a revision.
 fn opening_for(world: &World, seconds: u64, revision: u64) -> SettingsBuilder {
     circuitry::Settings::builder()
+        .consistency(circuitry::Consistency::Strict)
         .store(world.store.clone())
         .clock(world.clock.clone())
         .failure_count_threshold(2)

@@ -87,7 +87,10 @@ async fn concurrent_callers_of_several_processes_lose_no_outcome() {
     let world = World::new();
     let mut tasks = Vec::new();
     for _ in 0..4 {
-        let settings = Settings::builder().store(world.store.clone()).failure_count_threshold(u64::MAX);
+        let settings = Settings::builder()
+            .consistency(circuitry::Consistency::Strict)
+            .store(world.store.clone())
+            .failure_count_threshold(u64::MAX);
         let breaker = breaker(&factory(settings).await);
         for task in 0..16 {
             let breaker = breaker.clone();
@@ -230,7 +233,10 @@ async fn a_host_whose_clock_is_ahead_does_not_end_an_open_time_with_its_first_ca
     let world = World::new();
     trip(&breaker(&world.factory().await)).await;
     let ahead = ManualClock::at_ms(BEGIN_MS + 10 * 60_000);
-    let settings = Settings::builder().store(world.store.clone()).clock(ahead);
+    let settings = Settings::builder()
+        .consistency(circuitry::Consistency::Strict)
+        .store(world.store.clone())
+        .clock(ahead);
     let late = breaker(&factory(settings).await);
     let loads = world.store.loads();
     assert!(late.start().await.is_err(), "the open time has a minute to go");

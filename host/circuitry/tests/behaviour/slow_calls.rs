@@ -61,7 +61,10 @@ async fn without_a_rule_on_them_slow_calls_count_like_others() {
 #[tokio::test(start_paused = true)]
 async fn the_default_clock_measures_calls_too() {
     let rule = TripRule::SlowCallRate { per_mille: 1_000, window: Window::Calls(2), minimum_calls: 2 };
-    let settings = circuitry::Settings::builder().trip_rules([rule]).slow_call_after(Duration::from_secs(1));
+    let settings = circuitry::Settings::builder()
+        .consistency(circuitry::Consistency::Strict)
+        .trip_rules([rule])
+        .slow_call_after(Duration::from_secs(1));
     let breaker = breaker(&factory(settings).await);
     for _ in 0..2 {
         let work = || async {

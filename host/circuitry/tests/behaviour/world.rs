@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use circuitry::{
-    Breaker, Context, Factory, Information, ManualClock, MemoryStore, Outcome, Override, OverrideKind,
-    Refusal, Settings, SettingsBuilder, StartError, State, StateChange,
+    Breaker, Consistency, Context, Factory, Information, ManualClock, MemoryStore, Outcome, Override,
+    OverrideKind, Refusal, Settings, SettingsBuilder, StartError, State, StateChange,
 };
 use circuitry_store::fault::FaultStore;
 
@@ -39,8 +39,18 @@ impl World {
 
     /// The same with so many probes.
     pub(crate) fn settings_to_close_after(&self, probes: u32) -> SettingsBuilder {
+        self.settings_with(Consistency::Strict, probes)
+    }
+
+    /// The settings of the world in another mode than the strict one.
+    pub(crate) fn settings_in(&self, consistency: Consistency) -> SettingsBuilder {
+        self.settings_with(consistency, 2)
+    }
+
+    fn settings_with(&self, consistency: Consistency, probes: u32) -> SettingsBuilder {
         let changes = self.changes.clone();
         Settings::builder()
+            .consistency(consistency)
             .store(self.store.clone())
             .clock(self.clock.clone())
             .failure_count_threshold(2)

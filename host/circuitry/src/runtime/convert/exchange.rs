@@ -57,6 +57,7 @@ impl From<types::Permit> for Leave {
             },
             slow_call_after_ms: permit.slow_call_after_ms,
             would_have_refused: permit.would_have_refused.map(Into::into),
+            granted_until_ms: permit.grant_until_ms,
         }
     }
 }

@@ -1,0 +1,495 @@
+//! Bounded mode: the store is off the call path.
+//!
+//! Starts are answered from the circuit's [`View`](crate::view::View), as long as that is fresh; outcomes are counted in it and
+//! flushed together. What must be asked of the store is asked in a task, one exchange of a circuit at a time: its *turn*. So the
+//! view never goes back to an older entry, and nobody waits for a caller who does not poll.
+//!
+//! [`Flusher`] is the one task of a process that flushes and refreshes the circuits in use.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future;
+use futures_util::stream::{self, FuturesUnordered, StreamExt};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::call::{Answer, Completion, Grant, Operation, Problem};
+use crate::circuit::{Circuit, Turn};
+use crate::coarse::CoarseClock;
+use crate::error::{ComponentError, Error};
+use crate::event::announce;
+use crate::grant::{Counted, Term};
+use crate::metering;
+use crate::node::{Asked, Exchange, Node, is_busy, is_outage};
+use crate::outcome::{Disposition, Outcome, Settlement};
+use crate::runtime::asking::{self, Deadline};
+use crate::settling::{is_passing, lost, pause, wrong_answer};
+use crate::view::{Look, Plan};
+
+/// So many flushes and loads may be under way at once.
+const UNDER_WAY_MAX: usize = 64;
+/// The task looks so often within the time in which something becomes due.
+const LOOKS: u32 = 8;
+
+/// What a process has in bounded mode.
+#[derive(Debug)]
+pub(crate) struct Bounded {
+    max_staleness_ms: u64,
+    /// From this age on a view is refreshed, and outcomes are flushed.
+    pub(crate) due_ms: u64,
+    pub(crate) time: CoarseClock,
+    pub(crate) flusher: Arc<Flusher>,
+}
+
+impl Bounded {
+    pub(crate) fn new(max_staleness: Duration, flush_every: Duration, time: CoarseClock) -> Self {
+        let ms = |length: Duration| u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+        let max_staleness_ms = ms(max_staleness);
+        // Ahead of the end, so that who uses the circuit all the time never waits.
+        let ahead_ms = max_staleness_ms - max_staleness_ms / 4;
+        let due_ms = ms(flush_every).min(ahead_ms);
+        Self { max_staleness_ms, due_ms, time, flusher: Arc::default() }
+    }
+
+    /// Whether an entry that was asked for at `as_of_ms` may be answered from. A clock that went back makes it old.
+    pub(crate) fn is_fresh(&self, as_of_ms: u64, now_ms: u64) -> bool {
+        now_ms.checked_sub(as_of_ms).is_some_and(|age_ms| age_ms <= self.max_staleness_ms)
+    }
+
+    pub(crate) fn fresh_until_ms(&self, as_of_ms: u64) -> u64 {
+        as_of_ms.saturating_add(self.max_staleness_ms)
+    }
+}
+
+// ---- starts ----
+
+/// Asks to begin work: the view if it can say, else the store; while the store is down, whom the settings name.
+pub(crate) async fn start(
+    node: &Arc<Node>,
+    bounded: &Bounded,
+    circuit: &Arc<Circuit>,
+    number: u64,
+) -> Result<Asked, Error> {
+    let operation = Operation::Start(number);
+    if !node.outage.is_down() {
+        let looked = circuit.with_view(|view| view.start(node, bounded, circuit, number));
+        let answered = match looked {
+            Ok(Look::Answer(started)) => Ok(Answer::Started(started)),
+            Ok(Look::Load | Look::Write(_) | Look::Flush) => {
+                let (own, its) = (node.clone(), circuit.clone());
+                let asked = node.tasks.spawn(async move { start_asking(&own, &its, number).await }).await;
+                asked.unwrap_or_else(|_gone| Err(cut_off()))
+            }
+            Err(problem) => Err(problem),
+        };
+        match answered {
+            Ok(answer) => {
+                list(bounded, node, circuit);
+                return Ok(Asked::Shared(answer));
+            }
+            Err(problem) if is_outage(&problem) => node.enter_outage(circuit, &problem),
+            Err(problem) if is_busy(&problem) => return node.ask_copy(circuit, operation).await,
+            Err(problem) => return Err(Error::new(&circuit.name, problem)),
+        }
+    }
+    node.ask_fallback(circuit, operation, node.outage.records()).await
+}
+
+fn cut_off() -> Problem {
+    Problem::Component(ComponentError::CutOff(
+        "the runtime of the factory has ended, or the store's code panicked".into(),
+    ))
+}
+
+async fn start_asking(node: &Arc<Node>, circuit: &Arc<Circuit>, number: u64) -> Result<Answer, Problem> {
+    let Some(bounded) = &node.bounded else { return Err(wrong_answer()) };
+    let deadline = Deadline::within(node.patience());
+    let turn = circuit.turn(deadline).await?;
+    loop {
+        // Who had the turn before may have done it.
+        let looked = circuit.with_view(|view| view.start(node, bounded, circuit, number))?;
+        match looked {
+            Look::Answer(started) => return Ok(Answer::Started(started)),
+            Look::Load => load(node, circuit, &turn, deadline).await?,
+            Look::Flush => {
+                if !matches!(flush_next(node, circuit, &turn).await, Flushed::Some | Flushed::Nothing) {
+                    return Err(Problem::Component(ComponentError::Busy(0)));
+                }
+            }
+            Look::Write(known) => {
+                let mut exchange = Exchange::new(node, circuit, Operation::Start(number), Some(known));
+                return match exchange.run_in_turn(node, &turn, deadline).await {
+                    Ok(answer) => Ok(answer),
+                    Err(failure) => {
+                        if exchange.may_have_written() {
+                            node.finish_later(&failure.problem, exchange);
+                        }
+                        Err(failure.problem)
+                    }
+                };
+            }
+        }
+        if deadline.left().is_zero() {
+            return Err(Problem::Component(ComponentError::Hurried));
+        }
+    }
+}
+
+/// Loads the entry into the view.
+async fn load(node: &Node, circuit: &Circuit, _turn: &Turn<'_>, deadline: Deadline) -> Result<(), Problem> {
+    let as_of = circuit.as_of(node.settings.clock.now_ms());
+    let seen = asking::load(&*node.store, &circuit.name, deadline).await?;
+    if let Some(store_ms) = seen.now_ms {
+        node.clock.learn(store_ms);
+    }
+    circuit.saw(seen, as_of);
+    Ok(())
+}
+
+// ---- ends ----
+
+/// What an outcome was told by the view, and the flush that it waits for, if it would trip the circuit.
+pub(crate) struct Ended {
+    settlement: Result<Settlement, Error>,
+    trip: Option<JoinHandle<Flushed>>,
+}
+
+impl Ended {
+    fn at_once(circuit: &Circuit, outcome: Outcome, disposition: Disposition) -> Self {
+        let settlement = Settlement { disposition, local: true };
+        metering::outcome(&circuit.base, outcome, settlement);
+        Self { settlement: Ok(settlement), trip: None }
+    }
+
+    /// The settlement. Whoever trips the circuit waits until the store has it, but no longer than the store's timeout; the flush
+    /// goes on.
+    pub(crate) async fn settlement(self, node: &Node) -> Result<Settlement, Error> {
+        if let Some(trip) = self.trip {
+            // Whatever becomes of it, the outcome is counted here and will be settled.
+            let _ = timeout(node.settings.store_timeout, trip).await;
+        }
+        self.settlement
+    }
+}
+
+/// Counts an outcome of a closed permit that the fleet judges. If it would trip the circuit, it is flushed at once.
+pub(crate) fn end(
+    node: &Arc<Node>,
+    bounded: &Bounded,
+    circuit: &Arc<Circuit>,
+    grant: Grant,
+    outcome: Outcome,
+    slow: bool,
+) -> Ended {
+    let completion = Completion { grant, outcome, slow, count: 1 };
+    let (ended, ahead) = circuit.with_view(|view| (view.end(node, circuit, completion), view.is_ahead()));
+    list(bounded, node, circuit);
+    let trip = ahead.then(|| {
+        let (own, its) = (node.clone(), circuit.clone());
+        node.tasks.spawn(async move { flush(&own, &its).await })
+    });
+    match ended {
+        Ok(disposition) => Ended { trip, ..Ended::at_once(circuit, outcome, disposition) },
+        Err(problem) => Ended { settlement: Err(Error::new(&circuit.name, problem)), trip },
+    }
+}
+
+/// Counts an outcome of work that began under a grant and that the grant does not settle.
+#[cold]
+pub(crate) fn end_otherwise(
+    node: &Arc<Node>,
+    bounded: &Bounded,
+    circuit: &Arc<Circuit>,
+    term: Term,
+    outcome: Outcome,
+    slow: bool,
+) -> Ended {
+    metering::call(&circuit.base, "permit");
+    let era = circuit.with_view(|view| view.era_of(circuit, term));
+    match era {
+        // It would change nothing.
+        Some(_) if outcome == Outcome::Ignored => Ended::at_once(circuit, outcome, Disposition::Accepted),
+        Some(era) => end(node, bounded, circuit, Grant { era, probe: None }, outcome, slow),
+        None => Ended::at_once(circuit, outcome, Disposition::Stale),
+    }
+}
+
+/// Counts a success under a grant; `None` where the grant's term is over.
+#[inline]
+pub(crate) fn succeed(
+    node: &Arc<Node>,
+    bounded: &Bounded,
+    circuit: &Arc<Circuit>,
+    term: Term,
+) -> Option<Settlement> {
+    match circuit.grants.succeed(term, crate::grant::slot()) {
+        Counted::Yes => {}
+        Counted::Unlisted => list(bounded, node, circuit),
+        Counted::No => return None,
+    }
+    Some(Settlement { disposition: Disposition::Accepted, local: true })
+}
+
+// ---- flushing ----
+
+/// How a flush went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    Nothing,
+    Some,
+    /// It has to be tried again.
+    Later,
+}
+
+/// Settles what waits now, all of it unless the store is down.
+pub(crate) async fn flush(node: &Arc<Node>, circuit: &Arc<Circuit>) -> Flushed {
+    let mut flushed = Flushed::Nothing;
+    while !node.outage.is_down() {
+        let Ok(turn) = circuit.turn(Deadline::within(node.patience())).await else { return Flushed::Later };
+        match flush_next(node, circuit, &turn).await {
+            Flushed::Nothing => return flushed,
+            Flushed::Some => flushed = Flushed::Some,
+            Flushed::Later => {
+                drop(turn);
+                pause().await;
+            }
+        }
+    }
+    if circuit.has_outcomes() { Flushed::Later } else { flushed }
+}
+
+/// Settles all that waits in this process; says how much could not be settled.
+pub(crate) async fn flush_all(node: &Arc<Node>) -> u64 {
+    let Some(bounded) = &node.bounded else { return 0 };
+    let circuits = stream::iter(bounded.flusher.circuits());
+    let flushes = circuits.map(|circuit| async move { flush(node, &circuit).await });
+    flushes.buffer_unordered(UNDER_WAY_MAX).for_each(|_flushed| future::ready(())).await;
+    unsettled(node)
+}
+
+/// How many outcomes of this process wait to be settled.
+pub(crate) fn unsettled(node: &Node) -> u64 {
+    let Some(bounded) = &node.bounded else { return 0 };
+    let circuits = bounded.flusher.circuits();
+    circuits.iter().map(|circuit| circuit.with_view(|view| view.outcomes_with(circuit))).sum()
+}
+
+/// Settles as much as fits into one call. What the store may have got and did not answer is kept, and goes first next time
+/// under its token.
+async fn flush_next(node: &Arc<Node>, circuit: &Arc<Circuit>, turn: &Turn<'_>) -> Flushed {
+    let taken = circuit.with_view(|view| view.take_flush(node, circuit));
+    let Some(exchange) = taken else { return Flushed::Nothing };
+    let mut airborne = Airborne { circuit, exchange: Some(exchange) };
+    let Some(exchange) = &mut airborne.exchange else { return Flushed::Nothing };
+    let problem = match exchange.run_in_turn(node, turn, Deadline::within(node.patience())).await {
+        Ok(Answer::Settled { rulings, transitions }) => {
+            if let Some(exchange) = airborne.exchange.take() {
+                tell(circuit, &exchange, rulings.iter().map(|ruling| u64::from(ruling.stale)).sum());
+            }
+            announce(&node.settings, circuit, &transitions, false);
+            return Flushed::Some;
+        }
+        Ok(_) => wrong_answer(),
+        Err(failure) => failure.problem,
+    };
+    let Some(exchange) = airborne.exchange.take() else { return Flushed::Nothing };
+    if is_outage(&problem) || is_passing(&problem) {
+        circuit.with_view(|view| view.ground(exchange));
+        if is_outage(&problem) {
+            node.enter_outage(circuit, &problem);
+        }
+        return Flushed::Later;
+    }
+    lost(circuit, exchange.outcomes(), &Error::new(&circuit.name, problem));
+    circuit.with_view(|view| view.forget_shown(circuit));
+    Flushed::Some
+}
+
+/// Notes outcomes that turned out to be stale though they were accepted here.
+fn tell(circuit: &Circuit, exchange: &Exchange, stale: u64) {
+    metering::flushed(&circuit.base, exchange.outcomes().saturating_sub(stale), stale);
+    if stale > 0 {
+        tracing::debug!(circuit = &*circuit.name, stale, "outcomes came too late for the shared record");
+    }
+}
+
+/// A flush under way. Dropped before its end (the runtime ends), its outcomes are lost, and that is told.
+struct Airborne<'a> {
+    circuit: &'a Circuit,
+    exchange: Option<Box<Exchange>>,
+}
+
+impl Drop for Airborne<'_> {
+    fn drop(&mut self) {
+        if let Some(exchange) = &self.exchange {
+            lost(self.circuit, exchange.outcomes(), &Error::new(&self.circuit.name, cut_off()));
+        }
+    }
+}
+
+/// Has the circuit looked after in the background.
+fn list(bounded: &Bounded, node: &Arc<Node>, circuit: &Arc<Circuit>) {
+    if !circuit.grants.list() {
+        bounded.flusher.add(node, circuit);
+    }
+}
+
+/// The circuits in use, and the task that flushes and refreshes them.
+#[derive(Debug, Default)]
+pub(crate) struct Flusher {
+    circuits: Mutex<Vec<Arc<Circuit>>>,
+    /// Those that are to be flushed now.
+    urgent: Mutex<Vec<Arc<Circuit>>>,
+    wake: Notify,
+    runs: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change under these locks is whole before anything can panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Flusher {
+    fn add(self: &Arc<Self>, node: &Arc<Node>, circuit: &Arc<Circuit>) {
+        lock(&self.circuits).push(circuit.clone());
+        self.run(node);
+    }
+
+    /// Flushes at once: an outcome would trip the circuit.
+    fn hurry(self: &Arc<Self>, node: &Arc<Node>, circuit: &Arc<Circuit>) {
+        lock(&self.urgent).push(circuit.clone());
+        self.run(node);
+    }
+
+    /// Somebody says that the circuit has changed: where it is in use it is asked for at once.
+    pub(crate) fn changed(self: &Arc<Self>, node: &Arc<Node>, circuit: &Arc<Circuit>) {
+        if circuit.grants.is_listed() {
+            circuit.with_view(|view| view.doubt(circuit));
+            self.hurry(node, circuit);
+        }
+    }
+
+    fn run(self: &Arc<Self>, node: &Arc<Node>) {
+        if !self.runs.swap(true, Ordering::AcqRel) {
+            node.tasks.spawn(run(self.clone(), Arc::downgrade(node)));
+        }
+        self.wake.notify_one();
+    }
+
+    /// The circuits that are looked after.
+    pub(crate) fn circuits(&self) -> Vec<Arc<Circuit>> {
+        lock(&self.circuits).clone()
+    }
+
+    /// Wakes the task, so that it finds its node gone.
+    pub(crate) fn stop(&self) {
+        self.wake.notify_one();
+    }
+
+    /// What is due now, at most `most`; circuits that nobody uses are left.
+    fn due(&self, node: &Node, bounded: &Bounded, most: usize) -> Vec<(Arc<Circuit>, Plan)> {
+        let (now_ms, down) = (node.settings.clock.now_ms(), node.outage.is_down());
+        let mut due = Vec::new();
+        for circuit in std::mem::take(&mut *lock(&self.urgent)) {
+            let plan = circuit.with_view(|view| view.plan(bounded, &circuit, now_ms, down));
+            // One under way is followed by another look.
+            if matches!(plan, Plan::Flush | Plan::Load) {
+                due.push((circuit, plan));
+            }
+        }
+        let mut left = Vec::new();
+        lock(&self.circuits).retain(|circuit| {
+            if due.len() >= most {
+                return true;
+            }
+            match circuit.with_view(|view| view.plan(bounded, circuit, now_ms, down)) {
+                Plan::Wait => true,
+                Plan::Leave => {
+                    left.push(circuit.clone());
+                    false
+                }
+                plan => {
+                    due.push((circuit.clone(), plan));
+                    true
+                }
+            }
+        });
+        for circuit in left {
+            circuit.grants.unlist();
+            // Somebody may have counted just before.
+            if circuit.has_outcomes() {
+                if !circuit.grants.list() {
+                    lock(&self.circuits).push(circuit);
+                }
+            } else {
+                circuit.forget();
+            }
+        }
+        due
+    }
+}
+
+async fn run(flusher: Arc<Flusher>, node: Weak<Node>) {
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        let pause = {
+            let Some(own) = node.upgrade() else { return };
+            let Some(bounded) = &own.bounded else { return };
+            let room = UNDER_WAY_MAX.saturating_sub(under_way.len());
+            for (circuit, plan) in flusher.due(&own, bounded, room) {
+                under_way.push(look_after(own.clone(), circuit, plan));
+            }
+            let every = Duration::from_millis(bounded.due_ms) / LOOKS;
+            (!lock(&flusher.circuits).is_empty()).then(|| every.max(Duration::from_millis(1)))
+        };
+        let idle = async {
+            match pause {
+                Some(pause) => sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = flusher.wake.notified() => {}
+            Some(()) = under_way.next(), if !under_way.is_empty() => {}
+            () = idle => {}
+        }
+    }
+}
+
+/// Does what was planned. A store that panics costs what was under way, and not the task.
+async fn look_after(node: Arc<Node>, circuit: Arc<Circuit>, plan: Plan) {
+    let mut plan = Some(plan);
+    while let Some(next) = plan.take() {
+        let work = async {
+            match next {
+                Plan::Flush => {
+                    if let Ok(turn) = circuit.turn(Deadline::within(node.patience())).await {
+                        flush_next(&node, &circuit, &turn).await;
+                    }
+                }
+                _ => match refresh(&node, &circuit).await {
+                    Err(problem) if is_outage(&problem) => node.enter_outage(&circuit, &problem),
+                    // Who starts next is told.
+                    Ok(()) | Err(_) => {}
+                },
+            }
+        };
+        if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+            tracing::error!(circuit = &*circuit.name, "the store's code panicked");
+        }
+        if circuit.with_view(|view| view.done(&node, &circuit)) && !node.outage.is_down() {
+            plan = Some(Plan::Flush);
+        }
+    }
+}
+
+async fn refresh(node: &Node, circuit: &Circuit) -> Result<(), Problem> {
+    let deadline = Deadline::within(node.patience());
+    let turn = circuit.turn(deadline).await?;
+    load(node, circuit, &turn, deadline).await
+}
