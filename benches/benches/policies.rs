@@ -6,14 +6,14 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use circuitry_benches::Times;
+use circuitry_benches::{Suite, Times};
 use criterion::{BenchmarkId, Criterion};
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Engine, Store};
 
 const BEFORE: &[u8] = include_bytes!("../fixtures/before-policies/circuitry.wasm");
 const BEGIN_MS: u64 = 1_800_000_000_000;
-const ROUNDS: usize = 400;
+const ROUNDS: u64 = 400;
 const CALLS_A_ROUND: u64 = 1_000;
 
 /// A host without a store: `exchange` asks for none.
@@ -199,33 +199,27 @@ impl now::types::Policies {
 }
 
 /// Rounds in turns, so that a machine that slows down slows both.
-fn compare() {
+fn compare(suite: &mut Suite) {
+    let calls = if suite.is_trial() { 10 } else { CALLS_A_ROUND };
     let mut before = before::Machine::new(BEFORE, before::settings());
     let mut now = now::Machine::new(circuitry_component::WASM, now::settings());
-    let mut times = [
-        [Times::new("before policies: start, closed"), Times::new("before policies: end, success")],
-        [Times::new("now: start, closed"), Times::new("now: end, success")],
-    ];
-    for _ in 0..ROUNDS {
-        for (times, (start, end)) in
-            times.iter_mut().zip([before.time(CALLS_A_ROUND), now.time(CALLS_A_ROUND)])
-        {
+    let names =
+        [["policies/before start", "policies/before end"], ["policies/now start", "policies/now end"]];
+    let mut times = names.map(|names| names.map(|name| Times::of_many(name, calls)));
+    for _ in 0..suite.times(ROUNDS) {
+        for (times, (start, end)) in times.iter_mut().zip([before.time(calls), now.time(calls)]) {
             let [starts, ends] = times;
             starts.add(start);
             ends.add(end);
         }
     }
-    println!(
-        "records of {} and {} bytes; each time is of {CALLS_A_ROUND} decisions",
-        before.record_bytes(),
-        now.record_bytes()
-    );
+    println!("records of {} and {} bytes", before.record_bytes(), now.record_bytes());
     let [[before_start, before_end], [now_start, now_end]] = times;
     for times in [&before_start, &now_start, &before_end, &now_end] {
-        println!("{times}");
+        suite.record_times(times.name(), times);
     }
-    println!("start: now / before (must: below 1.5)   {:.3}", now_start.ratio(&before_start));
-    println!("end:   now / before (must: below 1.5)   {:.3}", now_end.ratio(&before_end));
+    suite.record("policies/start", now_start.ratio(&before_start), now_start.rounds() as u64);
+    suite.record("policies/end", now_end.ratio(&before_end), now_end.rounds() as u64);
 }
 
 fn rules(criterion: &mut Criterion) {
@@ -273,11 +267,10 @@ fn rules(criterion: &mut Criterion) {
 }
 
 fn main() {
-    // `cargo bench -- --test` runs each once; the turns are for figures.
-    if !std::env::args().any(|argument| argument == "--test" || argument == "--list") {
-        compare();
-    }
+    let mut suite = Suite::begin("policies");
     let mut criterion = Criterion::default().configure_from_args();
     rules(&mut criterion);
+    compare(&mut suite);
+    suite.finish();
     criterion.final_summary();
 }

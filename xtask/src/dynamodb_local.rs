@@ -24,6 +24,13 @@ pub(crate) fn folder() -> Result<PathBuf> {
     Ok(home.join("package/emulator"))
 }
 
+/// The version that the program tells.
+pub(crate) fn version() -> Result<String> {
+    let mut java = Command::new("java");
+    java.current_dir(folder()?).args(["-jar", "DynamoDBLocal.jar", "-version"]);
+    Ok(output(&mut java)?.trim().to_owned())
+}
+
 /// Whether it has been fetched.
 pub(crate) fn is_here() -> bool {
     home().join("package/emulator/DynamoDBLocal.jar").is_file()

@@ -52,8 +52,11 @@ enum Task {
         #[arg(long)]
         fast: bool,
     },
-    /// Run the benches, with the servers that they need.
+    /// Run the benches, with the servers that they need, and write their figures into benches/README.md.
     Bench {
+        /// Run nothing: only write the figures that were measured last.
+        #[arg(long)]
+        report: bool,
         /// What cargo bench is told, for example `-- --test` or a bench's name.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
@@ -79,6 +82,7 @@ fn run(task: Task) -> Result<()> {
         Task::Component { check: true } => component::check(),
         Task::Services { action } => services::run(action),
         Task::Test { fast } => test::run(fast),
-        Task::Bench { arguments } => bench::run(&arguments),
+        Task::Bench { report: true, .. } => bench::report(),
+        Task::Bench { report: false, arguments } => bench::run(&arguments),
     }
 }
