@@ -14,7 +14,7 @@ use crate::error::SettingsError;
 use crate::event::StateChange;
 use crate::outcome::{Outcome, WorkError, default_error_matcher};
 use crate::policy::TripRule;
-use crate::runtime::{MEMORY_MAX_BYTES, Source};
+use crate::runtime::MEMORY_MAX_BYTES;
 use crate::settings::{Consistency, Settings, StoreFailure};
 
 /// The most bytes of a custom rule's name, as `wit/` says.
@@ -134,7 +134,37 @@ impl SettingsBuilder {
     /// Runs the component in this file instead of the built-in one. It is checked against the world when the factory
     /// is made.
     pub fn component_path(self, path: impl Into<PathBuf>) -> Self {
-        self.set("component_path", |settings| settings.source = Source::Path(path.into()))
+        self.set("component_path", |settings| settings.source.path = Some(path.into()))
+    }
+
+    /// Keeps the compiled component in this folder, so that the next process need not compile it: it is ready in some
+    /// milliseconds. Default: none, each process compiles. The folder is made where there is none.
+    ///
+    /// The first process writes a file of about a megabyte and those after it load it. Its name stands for the component,
+    /// the release of wasmtime and the processor, so an update makes another file; old ones may be removed at any time.
+    /// A file that is damaged is compiled anew and replaced, and where the folder cannot be written each process
+    /// compiles, both with a warning in the log.
+    ///
+    /// The file is machine code, which runs with all rights of this process. So on Unix the folder and the file must belong
+    /// to this process's user or to root, and nobody else may be able to write them, else [`Factory::new`](crate::Factory::new)
+    /// fails and says what to change. Elsewhere that is yours to see to, and everywhere that nobody else can rename the
+    /// folders above. A file is written for its owner's eyes only: in an image that root builds and another user runs,
+    /// `chmod a+r` it.
+    ///
+    /// # Example
+    /// ```
+    /// # use circuitry::{Factory, Settings};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// let cache = "/var/cache/my-service/circuitry";
+    /// # let cache = folder.path().join("circuitry");
+    /// let factory = Factory::new(Settings::builder().component_cache(cache).build()?).await?;
+    /// # drop(factory);
+    /// # Ok(()) }
+    /// ```
+    pub fn component_cache(self, folder: impl Into<PathBuf>) -> Self {
+        self.set("component_cache", |settings| settings.source.cache = Some(folder.into()))
     }
 
     /// How many looks, overrides and renewals of leases may be under way at once; each has an instance of the component

@@ -1,5 +1,6 @@
 //! The process's one engine, and the clock that interrupts guests.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::{self, Thread};
@@ -8,6 +9,8 @@ use std::time::Duration;
 use wasmtime::component::Component;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use super::compiled::{self, Unready};
+
 /// How often a guest that runs is looked at. A decision takes microseconds, so hardly any sees a tick.
 const TICK: Duration = Duration::from_millis(5);
 /// The most instances in the process, over all factories.
@@ -15,7 +18,7 @@ const INSTANCES_MAX: u32 = 1_000;
 /// The most memory that a guest may be allowed.
 pub(crate) const MEMORY_MAX_BYTES: usize = 64 << 20;
 
-/// The engine, its built-in component compiled once, and its clock.
+/// The engine, its built-in component made ready once, and its clock.
 pub(crate) struct Machine {
     engine: Engine,
     built_in: OnceLock<Component>,
@@ -73,13 +76,14 @@ impl Machine {
         &self.engine
     }
 
-    /// The component of the crate `circuitry-component`, compiled by the first who asks.
-    pub(crate) fn built_in(&self) -> Result<Component, String> {
+    /// The component of the crate `circuitry-component`, made ready by the first who asks.
+    pub(super) fn built_in(&self, cache: Option<&Path>) -> Result<Component, Unready> {
         if let Some(component) = self.built_in.get() {
+            // A folder that is not to be trusted is told of, whoever was the first.
+            let _ = cache.map(compiled::prepare).transpose()?;
             return Ok(component.clone());
         }
-        let component = Component::from_binary(&self.engine, circuitry_component::WASM)
-            .map_err(|error| format!("{error:#}"))?;
+        let component = compiled::component(&self.engine, circuitry_component::WASM, cache)?;
         Ok(self.built_in.get_or_init(|| component).clone())
     }
 

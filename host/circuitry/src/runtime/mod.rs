@@ -8,12 +8,14 @@
 //! - `instance`: one instance, with what its imports reach
 //! - `steps`: a call in steps; `asking`: the user's store, until a deadline
 //! - `engine`: the process's engine and the clock that interrupts guests
+//! - `compiled`: the compiled component in a folder, for the next process
 //!
 //! Invariant: an instance is held only while its call runs; a call that trapped, or was dropped, takes its instance
 //! with it.
 
 pub(crate) mod asking;
 mod bindings;
+mod compiled;
 mod convert;
 mod engine;
 mod instance;
@@ -26,25 +28,25 @@ use std::time::Duration;
 use circuitry_store::{Loaded, Store};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::{HasSelf, Linker};
 
 use crate::call::{Answer, Call, Failure};
-use crate::error::ComponentError;
+use crate::error::{ComponentError, SettingsError};
 use crate::policy::CircuitSettings;
 use crate::settings::Hook;
 use bindings::exports::circuitry::breaker::exchange::{Decision, Request};
+use compiled::Unready;
 pub(crate) use engine::MEMORY_MAX_BYTES;
 use engine::Machine;
 use instance::{Host, Instance};
 
 /// Where the component comes from.
 #[derive(Clone, Debug, Default)]
-pub(crate) enum Source {
-    /// The one of the crate `circuitry-component`.
-    #[default]
-    BuiltIn,
-    /// A file.
-    Path(PathBuf),
+pub(crate) struct Source {
+    /// A file; without it, the one of the crate `circuitry-component`.
+    pub(crate) path: Option<PathBuf>,
+    /// The folder that keeps it compiled, if one was given.
+    pub(crate) cache: Option<PathBuf>,
 }
 
 /// What a guest may use.
@@ -98,28 +100,33 @@ const IDLE_MAX: usize = 32;
 const LOCAL_PLACES: usize = 4;
 
 impl Runtime {
-    /// Compiles the component and checks it against the world.
+    /// Compiles or loads the component and checks it against the world.
     ///
     /// # Errors
-    /// [`ComponentError::Unusable`], which names the file and what is wrong with it.
-    pub(crate) fn new(source: &Source, limits: Limits) -> Result<Self, ComponentError> {
-        let origin = match source {
-            Source::BuiltIn => "that is built in".to_owned(),
-            Source::Path(path) => path.display().to_string(),
-        };
+    /// [`ComponentError::Unusable`], which names the file and what is wrong with it, or [`SettingsError::Invalid`] for a cache
+    /// that is not to be trusted.
+    pub(crate) fn new(source: &Source, limits: Limits) -> Result<Self, SettingsError> {
+        let origin = source
+            .path
+            .as_ref()
+            .map_or_else(|| "that is built in".to_owned(), |path| path.display().to_string());
         let unusable = |problem: String| ComponentError::Unusable { origin: origin.clone(), problem };
         let machine = Machine::shared().map_err(&unusable)?;
-        let component = match source {
-            Source::BuiltIn => machine.built_in().map_err(&unusable)?,
-            Source::Path(path) => {
+        let cache = source.cache.as_deref();
+        let component = match &source.path {
+            None => machine.built_in(cache),
+            Some(path) => {
                 let bytes = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
-                Component::from_binary(machine.engine(), &bytes).map_err(|error| {
-                    unusable(format!(
-                        "it is no WebAssembly component: {error:#}; give the path of a circuitry.wasm"
-                    ))
-                })?
+                compiled::component(machine.engine(), &bytes, cache)
             }
         };
+        let component = component.map_err(|unready| match unready {
+            Unready::Cache(problem) => SettingsError::Invalid { setting: "component_cache".into(), problem },
+            Unready::Component(error) if source.path.is_some() => SettingsError::from(unusable(format!(
+                "it is no WebAssembly component: {error:#}; give the path of a circuitry.wasm"
+            ))),
+            Unready::Component(error) => unusable(format!("{error:#}")).into(),
+        })?;
         let mut linker = Linker::<Host>::new(machine.engine());
         bindings::Circuitry::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host)
             .map_err(|error| unusable(format!("{error:#}")))?;

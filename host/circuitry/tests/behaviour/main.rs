@@ -19,4 +19,5 @@ mod settings;
 mod settings_in_force;
 mod settlings;
 mod slow_calls;
+mod start_up;
 mod world;
