@@ -31,7 +31,7 @@ fn a_grant_ends_when_the_counts_are_cleared() {
 #[test]
 fn a_custom_rule_a_rate_and_slow_calls_grant_too_for_no_success_trips_them() {
     let windowed = WindowedRule { threshold: 500, minimum_calls: 1, window: Window::Calls(10) };
-    let rules = vec![TripRule::FailureRate(windowed.clone()), TripRule::SlowCallRate(windowed)];
+    let rules = vec![TripRule::FailureRate(windowed), TripRule::SlowCallRate(windowed)];
     let mut fleet = Fleet::new(Settings { trip_rules: rules, slow_call_after_ms: Some(1_000), ..settings() });
     let permit = fleet.permit();
     assert!(permit.grant_until_ms.is_some());
