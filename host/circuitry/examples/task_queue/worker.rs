@@ -59,7 +59,7 @@ impl Worker {
         Ok(Self { number, factory, queue: shared.queue.clone(), upstream: Upstream::new(options), events })
     }
 
-    /// Works until `stop` says so; a job in hand is brought to its end.
+    /// Works until `stop` says so; a job in hand is brought to its end, and what was counted is settled.
     pub(crate) async fn run(self, stop: watch::Receiver<bool>) {
         let mut in_trouble = false;
         while !*stop.borrow() {
@@ -73,6 +73,10 @@ impl Worker {
                     sleep(TROUBLE).await;
                 }
             }
+        }
+        // What it has counted and not yet written would be lost with it.
+        if let Err(error) = self.factory.flush().await {
+            self.tell(Event::Trouble { worker: self.number, problem: error.to_string() });
         }
     }
 
