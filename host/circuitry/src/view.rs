@@ -207,7 +207,10 @@ impl View {
         circuit: &Circuit,
         completion: Completion,
     ) -> Result<Disposition, Problem> {
-        circuit.grants.end();
+        // What a grant expects does not end it.
+        if completion.outcome != Outcome::Success || completion.slow {
+            circuit.grants.end();
+        }
         self.collect(circuit);
         self.push(completion);
         let ruling = self.bring_up(node, circuit)?;

@@ -486,3 +486,42 @@ async fn times_out_of_bounds_are_refused_by_name() {
         assert!(error.contains(setting), "{error}");
     }
 }
+
+/// A clock that counts who asks it; its cell is read without asking.
+#[derive(Clone, Debug)]
+struct Counting {
+    clock: circuitry::ManualClock,
+    asked: std::sync::Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl circuitry::Clock for Counting {
+    fn now_ms(&self) -> u64 {
+        self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        self.clock.now_ms()
+    }
+
+    fn cell(&self) -> Option<std::sync::Arc<std::sync::atomic::AtomicU64>> {
+        self.clock.cell()
+    }
+}
+
+#[tokio::test]
+async fn a_call_under_a_grant_reads_no_clock() {
+    let clock =
+        Counting { clock: circuitry::ManualClock::at_ms(1_000_000), asked: std::sync::Arc::default() };
+    let asked = || clock.asked.load(std::sync::atomic::Ordering::SeqCst);
+    let settings = circuitry::Settings::builder().clock(clock.clone());
+    let breaker = breaker(&factory(settings).await);
+    // The first one makes the record, the second one is given the grant.
+    execute(&breaker, Outcome::Success).await;
+    execute(&breaker, Outcome::Success).await;
+    let before = asked();
+    // Nothing here yields, so nobody else asks it.
+    for _ in 0..1_000 {
+        execute(&breaker, Outcome::Success).await;
+    }
+    assert_eq!(asked(), before);
+    execute(&breaker, Outcome::Failure).await;
+    assert!(asked() > before, "what ends the grant is decided");
+    assert_eq!(totals(&breaker).await, (1_002, 1));
+}
