@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
@@ -27,7 +28,7 @@ pub(crate) enum Fleet {
     /// Tasks of this process, and the word to stop.
     Tasks(JoinSet<()>, watch::Sender<bool>),
     /// Processes, by their worker's number. Each stops when its stdin is closed: also when this process is gone.
-    Processes { children: BTreeMap<u32, Child>, run: String, events: Events },
+    Processes { children: BTreeMap<u32, Child> },
 }
 
 impl Fleet {
@@ -52,27 +53,29 @@ impl Fleet {
         for (number, child) in starting {
             children.insert(number, ready(number, child, events.clone()).await?);
         }
-        Ok(Self::Processes { children, run: run.to_owned(), events: events.clone() })
+        Ok(Self::Processes { children })
     }
 
     /// Kills a worker that holds a job, as the system does when memory runs out, and says which job. `None` when no
     /// worker was at work just now.
+    ///
+    /// It is halted first: a job takes milliseconds, and one that was done in the meantime would be no loss.
     pub(crate) async fn kill_one_at_work(&mut self, queue: &dyn Queue) -> Result<Option<Lease>> {
-        let Self::Processes { children, run, events } = self else {
-            bail!("a task cannot be killed: use --redis")
-        };
-        let leases = queue.leases().await?;
-        let at_work = leases.iter().find_map(|lease| children.remove_entry(&lease.worker));
-        let Some((worker, mut child)) = at_work else { return Ok(None) };
-        child.kill().await?;
-        // What it had sent before is on its way: the server does that before it answers the second question.
-        queue.leases().await?;
-        let held = queue.leases().await?.into_iter().find(|lease| lease.worker == worker);
-        if held.is_none() {
-            // It had just finished. It is started anew, and another one will be killed.
-            children.insert(worker, ready(worker, spawn(worker, run)?, events.clone()).await?);
+        let Self::Processes { children } = self else { bail!("a task cannot be killed: use --redis") };
+        for Lease { worker, .. } in queue.leases().await? {
+            let Some(child) = children.get_mut(&worker) else { continue };
+            signal(child, Signal::STOP)?;
+            // What it had sent before is on its way: the server does that before it answers the second question.
+            queue.leases().await?;
+            let held = queue.leases().await?.into_iter().find(|lease| lease.worker == worker);
+            if held.is_some() {
+                child.kill().await?;
+                children.remove(&worker);
+                return Ok(held);
+            }
+            signal(child, Signal::CONT)?;
         }
-        Ok(held)
+        Ok(None)
     }
 
     /// The workers that have ended since it was last asked, though nobody told them to. The others go on without them.
@@ -88,7 +91,7 @@ impl Fleet {
                 }
                 tasks.is_empty()
             }
-            Self::Processes { children, .. } => {
+            Self::Processes { children } => {
                 children.retain(|number, child| match child.try_wait() {
                     Ok(Some(status)) => {
                         gone.push(format!("worker {number} is gone: {status}"));
@@ -115,7 +118,7 @@ impl Fleet {
                     .is_some()
                 {}
             }
-            Self::Processes { mut children, .. } => {
+            Self::Processes { mut children } => {
                 for child in children.values_mut() {
                     drop(child.stdin.take());
                 }
@@ -139,6 +142,12 @@ fn spawn(number: u32, run: &str) -> Result<Child> {
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("worker {number} does not start"))
+}
+
+/// Halts a worker, or lets it go on.
+fn signal(child: &Child, signal: Signal) -> Result<()> {
+    let process = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    Ok(kill_process(process.context("the worker is gone")?, signal)?)
 }
 
 /// Waits until the worker says that it can work; from then on its events go to `events`.
