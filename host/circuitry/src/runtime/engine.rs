@@ -7,14 +7,14 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use wasmtime::component::Component;
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Engine};
 
 use super::compiled::{self, Unready};
 
 /// How often a guest that runs is looked at. A decision takes microseconds, so hardly any sees a tick.
 const TICK: Duration = Duration::from_millis(5);
 /// The most instances in the process, over all factories.
-const INSTANCES_MAX: u32 = 1_000;
+const INSTANCES_MAX: usize = 1_000;
 /// The most memory that a guest may be allowed.
 pub(crate) const MEMORY_MAX_BYTES: usize = 64 << 20;
 
@@ -23,7 +23,11 @@ pub(crate) struct Machine {
     engine: Engine,
     built_in: OnceLock<Component>,
     clock: Arc<Ticks>,
+    instances: AtomicUsize,
 }
+
+/// One of the instances that there may be in the process.
+pub(super) struct Counted(Arc<Machine>);
 
 /// Calls under way; the clock runs only while there are any.
 struct Ticks {
@@ -48,20 +52,13 @@ impl Machine {
         Ok(machine)
     }
 
+    /// Memories are made when they are wanted, not pooled: reserving a pool for so many instances took as long as all the
+    /// rest of a start, and what it saves is some twenty microseconds an instance, of which few are made.
     fn new() -> wasmtime::Result<Self> {
-        let mut pool = PoolingAllocationConfig::new();
-        pool.total_component_instances(INSTANCES_MAX);
-        pool.total_core_instances(INSTANCES_MAX.saturating_mul(4));
-        // A component composed with a rule of the user's own has two modules with memories.
-        pool.total_memories(INSTANCES_MAX.saturating_mul(2));
-        pool.total_tables(INSTANCES_MAX.saturating_mul(4));
-        pool.total_stacks(INSTANCES_MAX);
-        pool.max_memory_size(MEMORY_MAX_BYTES);
         let mut config = Config::new();
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         config.epoch_interruption(true);
-        // A slot of the pool need not reserve the 4 GiB of a memory that may grow without limit.
-        config.memory_reservation(MEMORY_MAX_BYTES as u64);
+        // The default, of all the addresses that a 32-bit memory has, stays: no access is checked by code then, which makes a
+        // quarter less of it. They are reserved, not used; how much a guest may use is in the limits of its instance.
         let engine = Engine::new(&config)?;
         let clock = Arc::new(Ticks {
             running: AtomicUsize::new(0),
@@ -69,7 +66,7 @@ impl Machine {
             thread: OnceLock::new(),
         });
         start_clock(&clock, &engine)?;
-        Ok(Self { engine, built_in: OnceLock::new(), clock })
+        Ok(Self { engine, built_in: OnceLock::new(), clock, instances: AtomicUsize::new(0) })
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -87,6 +84,13 @@ impl Machine {
         Ok(self.built_in.get_or_init(|| component).clone())
     }
 
+    /// Counts another instance, if there may be one more.
+    pub(super) fn count(self: &Arc<Self>) -> Option<Counted> {
+        let one_more = |instances: usize| (instances < INSTANCES_MAX).then_some(instances + 1);
+        let counted = self.instances.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        counted.is_ok().then(|| Counted(self.clone()))
+    }
+
     /// Keeps the clock ticking.
     pub(crate) fn ticking(&self) -> Ticking<'_> {
         if self.clock.running.fetch_add(1, Ordering::SeqCst) == 0
@@ -95,6 +99,12 @@ impl Machine {
             thread.unpark();
         }
         Ticking(&self.clock)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.instances.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -133,4 +143,21 @@ fn start_clock(clock: &Arc<Ticks>, engine: &Engine) -> wasmtime::Result<()> {
     // It was just made, so it is empty.
     let _ = clock.thread.set(handle.thread().clone());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_as_many_instances_as_there_may_be_and_no_more() {
+        let machine = Arc::new(Machine::new().expect("an engine"));
+        let mut counted: Vec<_> = (0..INSTANCES_MAX).map(|_| machine.count().expect("a place")).collect();
+        assert!(machine.count().is_none());
+        counted.pop();
+        counted.push(machine.count().expect("the place of one that is gone"));
+        assert!(machine.count().is_none());
+        drop(counted);
+        assert_eq!(machine.instances.load(Ordering::Relaxed), 0);
+    }
 }

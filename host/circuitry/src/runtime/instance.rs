@@ -12,7 +12,7 @@ use super::asking::{Deadline, Trouble};
 use super::bindings::circuitry::breaker::{hooks, store, types};
 use super::bindings::exports::circuitry::breaker::exchange;
 use super::bindings::{Circuitry, CircuitryPre};
-use super::engine::Machine;
+use super::engine::{Counted, Machine};
 use super::{Answered, Limits, asking};
 use crate::call::{Call, Failure, Operation};
 use crate::error::ComponentError;
@@ -86,7 +86,16 @@ pub(super) struct Instance {
     store: wasmtime::Store<Host>,
     guest: Circuitry,
     machine: Arc<Machine>,
+    /// The last field: it counts until the rest is gone.
+    _counted: Counted,
 }
+
+/// What one instance may consist of. Ours has one module with a memory, and what binds it to its imports; a rule composed with
+/// it brings as much again.
+const MODULES_MAX: usize = 32;
+const MEMORIES_MAX: usize = 8;
+const TABLES_MAX: usize = 16;
+const TABLE_ELEMENTS_MAX: usize = 20_000;
 
 impl Instance {
     pub(super) async fn new(
@@ -94,9 +103,14 @@ impl Instance {
         guest: &CircuitryPre<Host>,
         limits: Limits,
     ) -> Result<Self, ComponentError> {
+        let counted = machine.count().ok_or(ComponentError::Exhausted)?;
         let host = Host {
             limits: StoreLimitsBuilder::new()
                 .memory_size(limits.memory_bytes)
+                .memories(MEMORIES_MAX)
+                .tables(TABLES_MAX)
+                .table_elements(TABLE_ELEMENTS_MAX)
+                .instances(MODULES_MAX)
                 .trap_on_grow_failure(true)
                 .build(),
             budget: Budget::new(limits.cpu_budget),
@@ -113,13 +127,8 @@ impl Instance {
         let ticking = machine.ticking();
         let instantiated = guest.instantiate_async(&mut store).await;
         drop(ticking);
-        let guest = instantiated.map_err(|error| {
-            match error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
-                Some(_) => ComponentError::Exhausted,
-                None => broken(&error, limits.cpu_budget),
-            }
-        })?;
-        Ok(Self { store, guest, machine: machine.clone() })
+        let guest = instantiated.map_err(|error| broken(&error, limits.cpu_budget))?;
+        Ok(Self { store, guest, machine: machine.clone(), _counted: counted })
     }
 
     pub(super) async fn check(

@@ -94,7 +94,7 @@ impl std::fmt::Debug for Runtime {
 }
 
 /// So many instances are kept for the next calls. More would take them from other factories of the process, and a new
-/// one costs some ten microseconds.
+/// one costs some thirty microseconds.
 const IDLE_MAX: usize = 32;
 /// So many instances are for calls on local records.
 const LOCAL_PLACES: usize = 4;
