@@ -96,6 +96,7 @@ const PROPAGATION: &str = "propagation";
 const DECISION: &str = "decision";
 const POLICIES: &str = "policies";
 const MEMORY: &str = "memory";
+const STARTUP: &str = "startup";
 
 const ONE: &str = "1 thread, one circuit";
 const TWO: &str = "2 threads, one circuit";
@@ -158,6 +159,18 @@ pub const PLANNED: &[Planned] = &[
         at_most(25e6, 5e6),
     ),
     judged("memory/idle circuit", Unit::Bytes, "an idle circuit in the host", at_most(1_000.0, 300.0)),
+    judged(
+        "startup/ready, from the folder",
+        Unit::Nanoseconds,
+        "a process has a factory, with `component_cache`",
+        at_most(5e6, 5e6),
+    ),
+    judged(
+        "startup/ready, compiling",
+        Unit::Nanoseconds,
+        "a process has a factory, without it",
+        at_most(150e6, 150e6),
+    ),
     // The bounded mode and its peers.
     time("bounded/memory 1", BOUNDED, ON_MEMORY, ONE),
     time("bounded/memory 2", BOUNDED, ON_MEMORY, TWO),
@@ -249,6 +262,13 @@ pub const PLANNED: &[Planned] = &[
     shown("memory/resident", Unit::Bytes, MEMORY, "strict", "resident"),
     shown("memory/bounded, by the allocator", Unit::Bytes, MEMORY, "bounded", "allocated"),
     shown("memory/bounded, resident", Unit::Bytes, MEMORY, "bounded", "resident"),
+    // Start-up.
+    time("startup/loading p50", STARTUP, "the compiled component is in the folder", "median"),
+    time("startup/loading p90", STARTUP, "the compiled component is in the folder", "90th percentile"),
+    time("startup/compiling p50", STARTUP, "it is compiled", "median"),
+    time("startup/compiling p90", STARTUP, "it is compiled", "90th percentile"),
+    time("startup/keeping p50", STARTUP, "it is compiled and kept", "median"),
+    time("startup/keeping p90", STARTUP, "it is compiled and kept", "90th percentile"),
 ];
 
 #[cfg(test)]
