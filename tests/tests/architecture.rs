@@ -26,8 +26,10 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
         // Its examples and doctests show it on every store.
         &["circuitry", "circuitry-dynamodb", "circuitry-redis"],
     ),
-    ("circuitry-tests", PRODUCT, &[]),
+    // The fleet's tests hold the simulation to real processes.
+    ("circuitry-tests", PRODUCT, &["circuitry-simulation"]),
     ("circuitry-benches", PRODUCT, &[]),
+    ("circuitry-simulation", &["circuitry-core"], &[]),
     ("xtask", &["circuitry-component"], &[]),
 ];
 
