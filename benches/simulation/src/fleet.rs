@@ -79,7 +79,7 @@ pub(crate) struct Fleet<'a> {
     pushes: fastrand::Rng,
 }
 
-/// Simulates a scenario to its end: until all requests are done and all outcomes are told.
+/// Simulates a scenario to its end: until all requests are done and all outcomes are told, or for as long as it says.
 ///
 /// # Errors
 /// [`Broken`], which is a defect of the simulation.
@@ -151,6 +151,9 @@ impl<'a> Fleet<'a> {
                 }
                 _ => {
                     let Some(Reverse((at_us, _, event))) = self.events.pop() else { return Ok(()) };
+                    if self.scenario.ends_at_us.is_some_and(|ends_at_us| at_us > ends_at_us) {
+                        return Ok(());
+                    }
                     self.now_us = at_us;
                     self.happens(event)?;
                 }

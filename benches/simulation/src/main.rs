@@ -31,7 +31,7 @@ enum Command {
         #[arg(long)]
         circuits: Option<u32>,
         /// Requests a second, of each process
-        #[arg(long, default_value_t = 100.0)]
+        #[arg(long, default_value_t = 50.0)]
         requests: f64,
         #[command(flatten)]
         how: How,

@@ -46,7 +46,7 @@ pub(crate) fn draw(folder: &Path, done: &[Done]) -> Result<()> {
             .collect(),
     });
     page(&folder.join("scale-timeline.svg"), 1, |root| {
-        let title = "Store commands of the fleet; the region fails from second 2 to 5";
+        let title = "Store commands of the fleet; the region fails from second 1.5 to 3.5";
         let axes = Axes { title, x: "seconds", y: "commands a second", log_x: false };
         chart(&parts(root, 1), 0, &axes, &timeline.collect::<Vec<_>>())
     })?;

@@ -28,23 +28,23 @@ pub fn push() -> Push {
     Push { dropped_per_mille: 0, latency_us: MS }
 }
 
-/// Ten thousand processes and a hundred thousand circuits, of which a third fails for three seconds.
+/// Ten thousand processes and a hundred thousand circuits, of which a third fails for two seconds.
 pub fn region() -> Scenario {
     Scenario {
         processes: 10_000,
         circuits: 100_000,
         circuits_per_process: 20,
         zipf_exponent: 0.8,
-        load: Load::Open { per_second: 100.0, at_once: 64 },
+        load: Load::Open { per_second: 50.0, at_once: 64 },
         work_us: 20 * MS,
         background_failures_per_mille: 20,
         incident: Some(Incident {
             circuits_per_mille: 333,
             failures_per_mille: 900,
-            from_us: 2 * SECOND,
-            until_us: 5 * SECOND,
+            from_us: 1_500 * MS,
+            until_us: 3_500 * MS,
         }),
-        settings: Settings { close_threshold: 3, allow_after_ms: 2_000, ..Settings::default() },
+        settings: Settings { close_threshold: 3, allow_after_ms: 1_000, ..Settings::default() },
         mode: Mode::Bounded(bounded()),
         store: StoreModel {
             shards: 32,
@@ -52,8 +52,9 @@ pub fn region() -> Scenario {
             round_trip_us: 500,
             round_trip_spread: 0.4,
         },
-        length_us: 9 * SECOND,
-        measured_from_us: SECOND,
+        length_us: 5_500 * MS,
+        ends_at_us: Some(6_500 * MS),
+        measured_from_us: 500 * MS,
         seed: 1,
     }
 }
@@ -85,6 +86,8 @@ pub fn hot_key(processes: u32) -> Scenario {
         }),
         store: StoreModel { shards: 1, ..region().store },
         length_us: 7 * SECOND,
+        ends_at_us: Some(8 * SECOND),
+        measured_from_us: SECOND,
         ..region()
     }
 }
@@ -114,6 +117,7 @@ pub fn four_processes(tasks: u32, executions: u64, work_us: u64, failures_per_mi
             round_trip_spread: 0.5,
         },
         length_us: u64::MAX,
+        ends_at_us: None,
         measured_from_us: 0,
         ..region()
     }

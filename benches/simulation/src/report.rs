@@ -114,6 +114,8 @@ pub struct Outcomes {
     pub accepted: u64,
     /// Outcomes that came too late.
     pub stale: u64,
+    /// Outcomes that were not told when the run ended.
+    pub waiting: u64,
     /// What the records at the end count in their last generation.
     pub in_records: u64,
     /// From the first outcome of a swap until it was stored: the middle.
@@ -246,6 +248,7 @@ impl Report {
                 issued: tally.issued,
                 accepted: tally.accepted,
                 stale: tally.stale,
+                waiting: tally.issued - tally.accepted - tally.stale,
                 in_records,
                 told_after_p50_us: tally.told_after.per_mille(500),
                 told_after_p99_us: tally.told_after.per_mille(990),

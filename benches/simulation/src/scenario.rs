@@ -27,8 +27,10 @@ pub struct Scenario {
     pub mode: Mode,
     /// The store.
     pub store: StoreModel,
-    /// How long requests come in; what is under way then is finished.
+    /// How long requests come in.
     pub length_us: u64,
+    /// What is under way then is finished until here; `None`: however long that takes.
+    pub ends_at_us: Option<u64>,
     /// From when on rates are measured.
     pub measured_from_us: u64,
     /// Of everything that is drawn.

@@ -119,10 +119,10 @@ fn region(done: &[&Done]) -> String {
                 let probes = &done.report.probes;
                 format!("{} / {}; {}", probes.sent, probes.allowed, probes.most_of_a_phase)
             }),
-            ("outcomes: accepted + stale = ended", &|done| {
+            ("outcomes: accepted + stale + still waiting a second after the last request", &|done| {
                 let outcomes = &done.report.outcomes;
-                let sign = if outcomes.accepted + outcomes.stale == outcomes.issued { "=" } else { "≠" };
-                format!("{} + {} {sign} {}", outcomes.accepted, outcomes.stale, outcomes.issued)
+                let of = |count: u64| number(count as f64);
+                format!("{} + {} + {}", of(outcomes.accepted), of(outcomes.stale), of(outcomes.waiting))
             }),
         ],
     )

@@ -91,10 +91,11 @@ pub(crate) fn describe(scenario: &Scenario, report: &Report) -> String {
         (
             "outcomes",
             format!(
-                "{} ended, {} accepted, {} stale, {} in the records; told after {} / {} / {}",
+                "{} ended, {} accepted, {} stale, {} still waiting, {} in the records; told after {} / {} / {}",
                 outcomes.issued,
                 outcomes.accepted,
                 outcomes.stale,
+                outcomes.waiting,
                 outcomes.in_records,
                 length(outcomes.told_after_p50_us),
                 length(outcomes.told_after_p99_us),
