@@ -54,6 +54,8 @@ pub struct Load {
     pub tasks: u64,
     /// How many executions they try together.
     pub executions: u64,
+    /// How long the work of a permit takes, in milliseconds.
+    pub work_ms: u64,
     /// How many of a thousand permits end with a failure.
     pub failures_per_mille: u32,
     /// How many of a thousand permits end ignored.

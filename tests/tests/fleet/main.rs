@@ -4,6 +4,7 @@
 //! - [`processes`]: four processes on one circuit; [`killed_workers`]: one that dies while it holds the probe
 //! - [`outages`]: Redis stands still, is out of reach, or dies and comes back empty
 //! - [`lost_answers`]: swaps whose answer is lost; [`round_trips`]: what a call costs; [`clocks`]: whose clock counts
+//! - [`simulated`]: what the simulated fleet of `benches/simulation` says of four processes, held to four real ones
 //! - [`bad_input`]: what is stored under our name and is not ours, tables and addresses that do not fit
 //! - `servers`, `workers`: the servers and the processes; `turns`: who runs beside whom
 //!
@@ -19,6 +20,7 @@ mod outages;
 mod processes;
 mod round_trips;
 mod servers;
+mod simulated;
 mod turns;
 mod workers;
 

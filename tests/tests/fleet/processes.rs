@@ -32,12 +32,14 @@ fn task(work: Work) -> Task {
 }
 
 /// Runs the four processes, all of them beginning when the last is ready, and gives what each of them reports.
-async fn run_fleet(task: Task) -> Vec<Report> {
+pub(crate) async fn run_fleet(task: Task) -> Vec<Report> {
+    let mut executions = 0;
     let mut workers = Vec::new();
     for seed in 0..PROCESSES {
         let mut task = task.clone();
         if let Work::Execute(load) = &mut task.work {
             load.seed = seed;
+            executions = load.executions;
         }
         workers.push(Worker::start(&task).await);
     }
@@ -47,7 +49,7 @@ async fn run_fleet(task: Task) -> Vec<Report> {
     let mut reports = Vec::new();
     for worker in workers {
         let report = worker.report().await;
-        assert_eq!(report.attempts, EXECUTIONS);
+        assert_eq!(report.attempts, executions);
         assert_eq!(report.errors.first(), None, "and {} errors in all", report.errors.len());
         if !task.bounded {
             assert_eq!(report.local, 0, "the store was up all the time");
@@ -57,7 +59,7 @@ async fn run_fleet(task: Task) -> Vec<Report> {
     reports
 }
 
-fn sum(reports: &[Report]) -> Report {
+pub(crate) fn sum(reports: &[Report]) -> Report {
     let mut sum = Report::default();
     for report in reports {
         sum.add(report.clone());
@@ -89,6 +91,7 @@ async fn of_outcomes_that_never_trip_the_totals_are_exact() {
     let load = Load {
         tasks: TASKS,
         executions: EXECUTIONS,
+        work_ms: 0,
         failures_per_mille: 100,
         ignored_per_mille: 0,
         lease_log: None,
@@ -159,6 +162,7 @@ async fn of_outcomes_that_trip_and_heal_every_attempt_lease_and_transition_is_ac
     let load = Load {
         tasks: TASKS,
         executions: EXECUTIONS,
+        work_ms: 0,
         failures_per_mille: 300,
         ignored_per_mille: 50,
         lease_log: Some(log.clone()),

@@ -11,10 +11,10 @@ use crate::turns::together;
 
 /// How often the server has run each command.
 #[derive(Debug)]
-struct Commands(BTreeMap<String, u64>);
+pub(crate) struct Commands(BTreeMap<String, u64>);
 
 impl Commands {
-    async fn since_reset(connection: &mut MultiplexedConnection) -> Self {
+    pub(crate) async fn since_reset(connection: &mut MultiplexedConnection) -> Self {
         let info: String = run(connection, &["INFO", "commandstats"]).await;
         let counted = |line: &str| {
             let (name, figures) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
@@ -24,18 +24,18 @@ impl Commands {
         Self(info.lines().filter_map(counted).collect())
     }
 
-    async fn reset(connection: &mut MultiplexedConnection) {
+    pub(crate) async fn reset(connection: &mut MultiplexedConnection) {
         let done: String = run(connection, &["CONFIG", "RESETSTAT"]).await;
         assert_eq!(done, "OK");
     }
 
-    fn of(&self, name: &str) -> u64 {
+    pub(crate) fn of(&self, name: &str) -> u64 {
         self.0.get(name).copied().unwrap_or(0)
     }
 
     /// Those that a client has sent: the statistics also count what a script calls, and the script of a swap calls
     /// each of these once.
-    fn sent(&self, name: &str) -> u64 {
+    pub(crate) fn sent(&self, name: &str) -> u64 {
         self.of(name) - self.of("evalsha") - self.of("eval")
     }
 
