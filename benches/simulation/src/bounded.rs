@@ -11,8 +11,8 @@ use crate::pair::Standing;
 use crate::rules::{Broken, Stored};
 use crate::scenario::{Bounded, Mode};
 
-/// Above this many lost races a process that eases waits longer, below it shorter.
-const MANY_LOST: u32 = 2;
+/// A process that eases lets others go first after so many races that it has lost in a row.
+const LOST_MAX: u32 = 2;
 
 impl Fleet<'_> {
     pub(crate) fn start_bounded(&mut self, pair: u32, mode: &Bounded) -> Result<(), Broken> {
@@ -151,10 +151,7 @@ impl Fleet<'_> {
         let refresh_at_us = base_at_us + early(mode.refresh_after_us());
         let mut due_at_us = own.used.then_some(refresh_at_us);
         if own.has_outcomes() {
-            let eased_us = early(mode.flush_after_us() * u64::from(own.patience + 1));
-            // Who eases counts from when the first outcome came, for it looks again meanwhile.
-            let from_us = if own.patience > 0 { own.oldest_at_us } else { base_at_us };
-            let flush_at_us = from_us + eased_us;
+            let flush_at_us = (base_at_us + early(mode.flush_after_us())).max(own.not_before_us);
             if own.urgent || flush_at_us <= now_us {
                 return self.flush(pair);
             }
@@ -209,16 +206,45 @@ impl Fleet<'_> {
                 self.tally.settled(&dispositions, self.now_us - oldest_at_us);
                 let own = self.pair(pair);
                 own.urgent = false;
-                if let Some(most_us) = mode.eases_to_us {
-                    let most = (most_us / mode.flush_after_us().max(1)) as u32;
-                    own.patience = match exchange.lost {
-                        0..=MANY_LOST => own.patience / 2,
-                        _ => (own.patience * 2 + 1).min(most),
-                    };
-                }
+                own.patience /= 2;
+                self.wait_as_patient(pair, mode);
             }
             _ => {}
         }
+        self.go_on_bounded(pair, mode)
+    }
+
+    /// Whether a process that lost so many races lets others go first: not with a transition.
+    pub(crate) fn eases(&mut self, exchange: &Exchange) -> bool {
+        let Mode::Bounded(Bounded { eases_to_us: Some(_), .. }) = self.scenario.mode else { return false };
+        let is_end = matches!(exchange.call, Call::End(..));
+        is_end && exchange.lost >= LOST_MAX && !self.pair(exchange.pair).urgent
+    }
+
+    /// Puts outcomes back into the queue, for longer than before.
+    pub(crate) fn ease(&mut self, exchange: Exchange) -> Result<(), Broken> {
+        let Mode::Bounded(mode) = &self.scenario.mode else { return Ok(()) };
+        let (Call::End(completions, oldest_at_us), pair) = (exchange.call, exchange.pair) else {
+            return Ok(());
+        };
+        let most = mode.eases_to_us.unwrap_or_default() / mode.flush_after_us().max(1);
+        let own = self.pair(pair);
+        own.busy = false;
+        own.put_back(completions, oldest_at_us);
+        own.patience = (own.patience * 2 + 1).min(most as u32);
+        self.wait_as_patient(pair, mode);
+        self.go_on_bounded(pair, mode)
+    }
+
+    /// The next flush waits by the patience that races have taught: half of it at least, the rest at random.
+    fn wait_as_patient(&mut self, pair: u32, mode: &Bounded) {
+        let wait_us = mode.flush_after_us() * u64::from(self.pair(pair).patience);
+        let drawn_us = wait_us / 2 + if wait_us > 1 { self.network.u64(..wait_us / 2) } else { 0 };
+        self.pair(pair).not_before_us = self.now_us + drawn_us;
+    }
+
+    /// What an exchange leaves to be done.
+    fn go_on_bounded(&mut self, pair: u32, mode: &Bounded) -> Result<(), Broken> {
         let own = self.pair(pair);
         own.urgent |= own.queue.iter().any(|run| run.probe.is_some());
         self.apply(pair)?;

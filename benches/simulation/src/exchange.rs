@@ -168,6 +168,10 @@ impl Fleet<'_> {
                 exchange.unverified = false;
                 exchange.tries += 1;
                 exchange.lost += 1;
+                if self.eases(&exchange) {
+                    self.exchanges.end(number);
+                    return self.ease(exchange);
+                }
                 if exchange.tries == TRIES_MAX {
                     exchange.tries = 0;
                     self.exchanges.put(number, exchange);

@@ -45,6 +45,8 @@ pub(crate) struct Pair {
     pub(crate) early_per_mille: u32,
     /// Outcomes wait so many times longer; see [`crate::scenario::Bounded::eases_to_us`].
     pub(crate) patience: u32,
+    /// … and until then at least.
+    pub(crate) not_before_us: u64,
     /// From when on every start was refused in the incident.
     pub(crate) refuses_at_us: Option<u64>,
     /// The last permit of an era before the first trip.
@@ -132,6 +134,17 @@ impl Pair {
         self.notable = self.queue.iter().any(is_notable);
         // What is left did not wait longer; told so, its wait is not made shorter than it is.
         (taken, self.oldest_at_us)
+    }
+
+    /// Puts back what was taken and not told.
+    pub(crate) fn put_back(&mut self, mut taken: Vec<Completion>, oldest_at_us: u64) {
+        // A run that was one before it was taken apart may stay two.
+        taken.append(&mut self.queue);
+        self.queue = taken;
+        self.queued = self.queue.iter().map(|run| run.count).sum();
+        self.applied = 0;
+        self.notable = self.queue.iter().any(is_notable);
+        self.oldest_at_us = oldest_at_us;
     }
 
     /// What waits and is not in the view yet, which it counts as from now on; as calls that are not too long.

@@ -20,7 +20,7 @@ pub fn bounded() -> Bounded {
 
 /// What is proposed for the host: flushes do not come together, and who loses races waits longer.
 pub fn eased(mode: Bounded) -> Bounded {
-    Bounded { spread_per_mille: 300, eases_to_us: Some(10 * SECOND), ..mode }
+    Bounded { spread_per_mille: 300, eases_to_us: Some(8 * SECOND), ..mode }
 }
 
 /// A push that loses nothing.
@@ -47,8 +47,8 @@ pub fn region() -> Scenario {
         settings: Settings { close_threshold: 3, allow_after_ms: 1_000, ..Settings::default() },
         mode: Mode::Bounded(bounded()),
         store: StoreModel {
-            shards: 32,
-            commands_per_second: Some(100_000),
+            shards: 64,
+            commands_per_second: Some(50_000),
             round_trip_us: 500,
             round_trip_spread: 0.4,
         },

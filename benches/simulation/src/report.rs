@@ -24,7 +24,7 @@ pub struct Report {
     pub calm: Commands,
     /// Commands of the whole run.
     pub whole: Totals,
-    /// The circuit with most commands.
+    /// The circuit that most processes use.
     pub hot: Hot,
     /// What became of outcomes.
     pub outcomes: Outcomes,
@@ -88,7 +88,7 @@ pub struct Totals {
     pub took_us: u64,
 }
 
-/// The circuit with most commands while all was well.
+/// The circuit that most processes use.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Hot {
     /// Its number.
@@ -198,10 +198,9 @@ impl Report {
         let calm = sum(tally.bins.get(begin..(end as usize).min(tally.bins.len())).unwrap_or_default());
         let whole = sum(&tally.bins);
         let measured = tally.bins.iter().skip(begin).map(Bin::commands);
-        let (hottest, fate) = (0_u32..)
-            .zip(&tally.fates)
-            .max_by_key(|(_, fate)| fate.calm.commands())
-            .map_or((0, Default::default()), |(circuit, fate)| (circuit, *fate));
+        let hottest =
+            (0..scenario.circuits).max_by_key(|circuit| population.users(*circuit).len()).unwrap_or_default();
+        let fate = tally.fates.get(hottest as usize).copied().unwrap_or_default();
         let mut in_records = 0;
         for (_, stored) in fleet.shards.all() {
             in_records += stored.record()?.map_or(0, |record| record.counts.total);

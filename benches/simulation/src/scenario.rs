@@ -100,7 +100,7 @@ pub struct Bounded {
     /// Not in the host: flushes and looks are due earlier by up to so much of their time, at random, so that processes which saw
     /// something at the same moment do not all come back at the same moment.
     pub spread_per_mille: u32,
-    /// Not in the host: a process that loses races waits longer before it tells more, up to so long.
+    /// Not in the host: a process that loses races puts its outcomes off, for longer each time, up to so long.
     pub eases_to_us: Option<u64>,
 }
 
