@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
-use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use circuitry_simulation::scenario::{Bounded, Mode, Scenario};
 use circuitry_simulation::{Report, presets, simulate};
+use cpu_time::ThreadTime;
 
 use crate::{capacity, plots, tables};
 
@@ -39,6 +39,7 @@ pub(crate) enum Table {
 pub(crate) struct Done {
     pub(crate) run: Run,
     pub(crate) report: Report,
+    /// Processor time: how long it takes hangs on the neighbours.
     pub(crate) took_s: f64,
 }
 
@@ -105,7 +106,7 @@ pub(crate) fn run(folder: &Path, redis: Option<&str>, small: bool) -> Result<()>
             loop {
                 let next = waiting.lock().map_err(|_| anyhow!("another run panicked"))?.pop();
                 let Some(run) = next else { return Ok(()) };
-                let begun = Instant::now();
+                let begun = ThreadTime::now();
                 let report = simulate(&run.scenario)?;
                 let took_s = begun.elapsed().as_secs_f64();
                 eprintln!("{:?} {} {}: {took_s:.1} s", run.table, run.series, run.x);

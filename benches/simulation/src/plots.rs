@@ -141,11 +141,11 @@ fn chart(parts: &[Root<'_>], place: usize, axes: &Axes, lines: &[Line]) -> Resul
                     .label(line.name)
                     .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
             }
-            let position = SeriesLabelPosition::UpperLeft;
+            let position = SeriesLabelPosition::LowerRight;
             chart
                 .configure_series_labels()
                 .position(position)
-                .background_style(WHITE.mix(0.8))
+                .background_style(WHITE.mix(0.5))
                 .draw()
                 .map_err(failed)
         }};

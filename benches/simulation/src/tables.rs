@@ -15,7 +15,7 @@ pub(crate) fn write(page: &str, commit: &str, done: &[Done], redis: Option<&Capa
     let seconds: f64 = done.iter().map(|done| done.took_s).sum();
     let slowest = done.iter().map(|done| done.took_s).fold(0.0, f64::max);
     let commit = format!(
-        "Commit {commit}; {} runs, {seconds:.0} s in all, the longest {slowest:.0} s, on two x86-64 cores that others used meanwhile.\n",
+        "Commit {commit}; {} runs, {seconds:.0} s of processor time in all, the longest {slowest:.0} s.\n",
         done.len()
     );
     let mut page = between(page, "commit", &commit)?;
