@@ -76,6 +76,7 @@ impl Counted {
             redis_url: redis.url(),
             prefix: format!("{}:", own_name()),
             circuit: "jobs".into(),
+            bounded: false,
             failure_count_threshold: 4,
             close_threshold: 3,
             allow_after_ms: 50,
