@@ -1,6 +1,5 @@
 //! [`Context`]: what a breaker is for, beside its name.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What a breaker is for, beside its name: the tenant, the region. Cheap to clone; goes to the name function and to
@@ -14,7 +13,8 @@ use std::sync::Arc;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Context {
-    values: Arc<BTreeMap<String, String>>,
+    /// In the order of the keys. There are few, and a circuit keeps them: a tree of them would be half of what it takes.
+    values: Arc<Vec<(Box<str>, Box<str>)>>,
 }
 
 /// The key of the tenant in a [`Context`].
@@ -34,18 +34,32 @@ impl Context {
     /// The same with one value more; a value of the same key is replaced.
     #[must_use]
     pub fn with(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        Arc::make_mut(&mut self.values).insert(key.into(), value.into());
+        let (key, value) = (key.into().into_boxed_str(), value.into().into_boxed_str());
+        let found = self.find(&key);
+        let values = Arc::make_mut(&mut self.values);
+        match found {
+            Ok(index) => values[index].1 = value,
+            Err(index) => {
+                values.reserve_exact(1);
+                values.insert(index, (key, value));
+            }
+        }
         self
     }
 
     /// The value of `key`.
     pub fn value(&self, key: &str) -> Option<&str> {
-        self.values.get(key).map(String::as_str)
+        self.find(key).ok().map(|index| &*self.values[index].1)
     }
 
     /// All keys and values, in the order of the keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.values.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+        self.values.iter().map(|(key, value)| (&**key, &**value))
+    }
+
+    /// Where `key` is, or would be.
+    fn find(&self, key: &str) -> Result<usize, usize> {
+        self.values.binary_search_by(|(known, _)| (**known).cmp(key))
     }
 }
 
@@ -68,4 +82,24 @@ pub fn default_name(name: &str, context: &Context) -> String {
 
 fn escape(part: &str) -> String {
     part.replace('%', "%25").replace('/', "%2F")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_in_the_order_of_their_keys_and_the_last_one_of_a_key_stands() {
+        let context = Context::tenant("acme").with("region", "eu").with("zone", "1").with("region", "us");
+        let values: Vec<_> = context.iter().collect();
+        assert_eq!(values, [("region", "us"), ("tenant", "acme"), ("zone", "1")]);
+        assert_eq!((context.value("region"), context.value("nothing")), (Some("us"), None));
+    }
+
+    #[test]
+    fn what_is_added_to_a_clone_is_not_in_the_other() {
+        let first = Context::tenant("acme");
+        let second = first.clone().with("tenant", "birch");
+        assert_eq!((first.value("tenant"), second.value("tenant")), (Some("acme"), Some("birch")));
+    }
 }
