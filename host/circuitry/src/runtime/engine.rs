@@ -1,4 +1,4 @@
-//! The process's one engine, and the clock that interrupts guests.
+//! The process's engine, or two: one for code that is kept and one for code that is not; and the clock that interrupts guests.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,13 +7,13 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use wasmtime::component::Component;
-use wasmtime::{Config, Engine, OptLevel};
+use wasmtime::{Config, Engine, OptLevel, RegallocAlgorithm};
 
 use super::compiled::{self, Unready};
 
 /// How often a guest that runs is looked at. A decision takes microseconds, so hardly any sees a tick.
 const TICK: Duration = Duration::from_millis(5);
-/// The most instances in the process, over all factories.
+/// The most instances of an engine, over all factories.
 const INSTANCES_MAX: usize = 1_000;
 /// The most memory that a guest may be allowed.
 pub(crate) const MEMORY_MAX_BYTES: usize = 64 << 20;
@@ -26,7 +26,7 @@ pub(crate) struct Machine {
     instances: AtomicUsize,
 }
 
-/// One of the instances that there may be in the process.
+/// One of the instances that there may be.
 pub(super) struct Counted(Arc<Machine>);
 
 /// Calls under way; the clock runs only while there are any.
@@ -39,22 +39,37 @@ struct Ticks {
 /// While it lives, the clock ticks.
 pub(crate) struct Ticking<'a>(&'a Ticks);
 
+/// What compiling is good at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compile {
+    /// A process that compiles for itself alone is ready in half the time, with code that takes a quarter longer.
+    Quickly,
+    /// What is kept is compiled once, and run by many.
+    Well,
+}
+
 impl Machine {
-    /// The engine of this process; it lives as long as a factory does.
-    pub(crate) fn shared() -> Result<Arc<Self>, String> {
-        static SHARED: Mutex<Weak<Machine>> = Mutex::new(Weak::new());
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The engine of this process that compiles so; it lives as long as a factory does.
+    pub(super) fn shared(compile: Compile) -> Result<Arc<Self>, String> {
+        static QUICKLY: Mutex<Weak<Machine>> = Mutex::new(Weak::new());
+        static WELL: Mutex<Weak<Machine>> = Mutex::new(Weak::new());
+        let shared = match compile {
+            Compile::Quickly => &QUICKLY,
+            Compile::Well => &WELL,
+        };
+        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(machine) = shared.upgrade() {
             return Ok(machine);
         }
-        let machine = Arc::new(Self::new().map_err(|error| format!("wasmtime does not start: {error:#}"))?);
+        let machine = Self::new(compile).map_err(|error| format!("wasmtime does not start: {error:#}"))?;
+        let machine = Arc::new(machine);
         *shared = Arc::downgrade(&machine);
         Ok(machine)
     }
 
     /// Memories are made when they are wanted, not pooled: reserving a pool for so many instances took as long as all the
     /// rest of a start, and what it saves is some twenty microseconds an instance, of which few are made.
-    fn new() -> wasmtime::Result<Self> {
+    fn new(compile: Compile) -> wasmtime::Result<Self> {
         let mut config = Config::new();
         config.epoch_interruption(true);
         // The default, of all the addresses that a 32-bit memory has, stays: no access is checked by code then, which makes a
@@ -62,6 +77,11 @@ impl Machine {
         // The component comes from an optimizing compiler. What this one would add is no hundredth of a decision, and a sixth of
         // the time to compile.
         config.cranelift_opt_level(OptLevel::None);
+        // Where values go is what compiling takes longest to find out.
+        config.cranelift_regalloc_algorithm(match compile {
+            Compile::Quickly => RegallocAlgorithm::SinglePass,
+            Compile::Well => RegallocAlgorithm::Backtracking,
+        });
         let engine = Engine::new(&config)?;
         let clock = Arc::new(Ticks {
             running: AtomicUsize::new(0),
@@ -154,7 +174,7 @@ mod tests {
 
     #[test]
     fn there_are_as_many_instances_as_there_may_be_and_no_more() {
-        let machine = Arc::new(Machine::new().expect("an engine"));
+        let machine = Arc::new(Machine::new(Compile::Quickly).expect("an engine"));
         let mut counted: Vec<_> = (0..INSTANCES_MAX).map(|_| machine.count().expect("a place")).collect();
         assert!(machine.count().is_none());
         counted.pop();

@@ -37,7 +37,7 @@ use crate::settings::Hook;
 use bindings::exports::circuitry::breaker::exchange::{Decision, Request};
 use compiled::Unready;
 pub(crate) use engine::MEMORY_MAX_BYTES;
-use engine::Machine;
+use engine::{Compile, Machine};
 use instance::{Host, Instance};
 
 /// Where the component comes from.
@@ -111,8 +111,9 @@ impl Runtime {
             .as_ref()
             .map_or_else(|| "that is built in".to_owned(), |path| path.display().to_string());
         let unusable = |problem: String| ComponentError::Unusable { origin: origin.clone(), problem };
-        let machine = Machine::shared().map_err(&unusable)?;
         let cache = source.cache.as_deref();
+        let compile = if cache.is_some() { Compile::Well } else { Compile::Quickly };
+        let machine = Machine::shared(compile).map_err(&unusable)?;
         let component = match &source.path {
             None => machine.built_in(cache),
             Some(path) => {
