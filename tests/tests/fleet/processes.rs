@@ -119,6 +119,7 @@ async fn in_bounded_mode_the_totals_are_exact_after_a_flush() {
         executions: EXECUTIONS,
         failures_per_mille: 100,
         ignored_per_mille: 0,
+        work_ms: 0,
         lease_log: None,
         seed: 0,
     };
@@ -143,6 +144,7 @@ async fn in_bounded_mode_each_transition_is_announced_once_and_no_probe_is_too_m
         executions: EXECUTIONS,
         failures_per_mille: 300,
         ignored_per_mille: 50,
+        work_ms: 0,
         lease_log: Some(log.clone()),
         seed: 0,
     };
