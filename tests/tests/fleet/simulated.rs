@@ -114,8 +114,11 @@ async fn in_strict_mode_four_real_processes_send_and_trip_as_the_simulated_ones(
     println!("real: {real:?}\nsimulated: {simulated:?}");
 
     assert_eq!(real.attempts, simulated.attempts);
-    // A start is a load. What is beyond is a late outcome that looks again before it is stale.
-    assert_like("loads", real.loads, simulated.loads, 1.05);
+    // A start is a load, and so is a late outcome that looks again before it is stale. Starts of a process that come at the same time
+    // share one, which is not simulated: those are fewer here, but never under one for all tasks of a process.
+    assert!(real.loads <= simulated.loads * 1.05, "loads: {} in real processes, {simulated:?}", real.loads);
+    let shared_by_all = real.attempts / f64::from(TASKS);
+    assert!(real.loads >= shared_by_all, "loads: {} of {} starts", real.loads, real.attempts);
     let permits = |counted: &Counted| counted.attempts - counted.refused;
     let share = |part: f64, counted: &Counted| part * 1_000.0 / permits(counted);
     assert_like(
