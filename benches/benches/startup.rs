@@ -1,6 +1,6 @@
 //! How long it takes until a factory is there: compiling, compiling and keeping, and with what was kept in a folder.
 //!
-//! A process has one engine and makes the built-in component ready once, so the figures are of processes that do nothing else
+//! A process makes the built-in component ready once, so the figures are of processes that do nothing else
 //! and time themselves; criterion's are of a process that begins anew with each factory.
 
 use std::path::{Path, PathBuf};

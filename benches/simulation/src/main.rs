@@ -1,8 +1,8 @@
 //! `circuitry-simulation`: one run, four processes, the store's capacity, or the whole report.
 
 mod capacity;
-mod gathering;
 mod plots;
+mod runs;
 mod tables;
 mod text;
 
@@ -160,6 +160,6 @@ fn main() -> Result<()> {
             print!("{}", capacity::measure(&address)?.table());
             Ok(())
         }
-        Command::Report { folder, redis, small } => gathering::run(&folder, redis.as_deref(), small),
+        Command::Report { folder, redis, small } => runs::run(&folder, redis.as_deref(), small),
     }
 }

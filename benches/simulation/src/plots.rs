@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use crate::gathering::{Done, Table};
+use crate::runs::{Done, Table};
 
 type Root<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use circuitry_simulation::arithmetic::expected_of;
 
 use crate::capacity::Capacity;
-use crate::gathering::{Done, Table};
+use crate::runs::{Done, Table};
 use crate::text::{length, number, percentiles};
 
 /// Puts the tables into the page.
