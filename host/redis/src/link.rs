@@ -1,12 +1,13 @@
 //! [`Link`]: the connection, and what replaces it when it is of no use any more.
 //!
-//! The client's connection manager makes a new connection when one is dropped, and never sends anything twice. What it
-//! does not do is done here:
-//! - a connection that is not dropped but answers nothing (a stopped server, a lost route) is replaced after a timeout,
+//! A connection over plain TCP is one of [`driven`], and replaced here when it is closed; one with TLS is the client's connection
+//! manager, which makes a new connection by itself. Neither sends anything twice. For both of them:
+//! - a connection that is not closed but answers nothing (a stopped server, a lost route) is replaced after a timeout,
 //!   and so is one to a server that has become a replica;
 //! - behind Sentinel the master is asked for again;
 //! - an error from before the request was sent is told from one after it.
 
+mod driven;
 mod subscription;
 
 use std::io;
@@ -18,11 +19,13 @@ use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 #[cfg(feature = "cluster")]
 use crate::cluster::Cluster;
 use crate::error::{Trouble, server_code};
+use driven::Driven;
 pub(crate) use subscription::Subscription;
 
 /// For so long after a failure a write goes out only behind a read that has shown the way to be good.
@@ -101,7 +104,8 @@ impl Timeouts {
 
 #[derive(Clone)]
 enum Connection {
-    Single(ConnectionManager),
+    Single(Driven),
+    Managed(ConnectionManager),
     #[cfg(feature = "cluster")]
     Cluster(Cluster),
 }
@@ -109,8 +113,12 @@ enum Connection {
 impl Connection {
     async fn send(&mut self, request: &Request) -> RedisResult<Vec<Value>> {
         let answers = match self {
-            Self::Single(manager) => match request.commands.as_slice() {
-                // The usual case: a pipeline would copy it.
+            // One command is the usual case: a pipeline would copy it.
+            Self::Single(driven) => match request.commands.as_slice() {
+                [command] => vec![driven.send_one(command).await?],
+                commands => driven.send_all(&request.pipeline(), commands.len()).await?,
+            },
+            Self::Managed(manager) => match request.commands.as_slice() {
                 [command] => vec![manager.req_packed_command(command).await?],
                 commands => manager.req_packed_commands(&request.pipeline(), 0, commands.len()).await?,
             },
@@ -122,10 +130,24 @@ impl Connection {
 
     async fn send_anywhere(&mut self, command: Cmd) -> RedisResult<Value> {
         match self {
-            Self::Single(manager) => manager.req_packed_command(&command).await?.extract_error(),
+            Self::Single(driven) => driven.send_one(&command).await?.extract_error(),
+            Self::Managed(manager) => manager.req_packed_command(&command).await?.extract_error(),
             #[cfg(feature = "cluster")]
             Self::Cluster(cluster) => cluster.send_anywhere(command).await?.extract_error(),
         }
+    }
+
+    /// To one server; with a task that ends when the connection is closed, where it does not mend itself.
+    async fn to(client: Client, timeouts: Timeouts) -> RedisResult<(Self, Option<JoinHandle<()>>)> {
+        if let Some(connected) = Driven::connect(&client, timeouts.connect).await {
+            return connected.map(|(driven, task)| (Self::Single(driven), Some(task)));
+        }
+        let manager = ConnectionManager::new_with_config(client, timeouts.manager_config()).await?;
+        Ok((Self::Managed(manager), None))
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self, Self::Single(driven) if driven.is_closed())
     }
 }
 
@@ -179,7 +201,7 @@ impl Link {
         match answer {
             Ok(Ok(answers)) => Ok(answers),
             Ok(Err(error)) => {
-                self.look_into(&error, number);
+                self.look_into(&error, &connection, number);
                 Err(trouble(error, &connection))
             }
             Err(_) => {
@@ -212,6 +234,9 @@ impl Link {
     async fn connection(&self) -> RedisResult<Numbered> {
         let mut attempt = {
             let mut state = self.state();
+            if let Some(current) = state.current.take_if(|(connection, _)| connection.is_closed()) {
+                tracing::debug!(number = current.1, "the connection was closed");
+            }
             if let Some(current) = &state.current {
                 return Ok(current.clone());
             }
@@ -244,10 +269,13 @@ impl Link {
             let outcome = {
                 let mut state = link.state();
                 state.attempt = None;
-                made.map(|connection| {
+                made.map(|(connection, task)| {
                     state.last += 1;
                     let numbered = (connection, state.last);
                     state.current = Some(numbered.clone());
+                    if let Some(task) = task {
+                        link.replace_when_closed(task, state.last);
+                    }
                     numbered
                 })
             };
@@ -260,29 +288,37 @@ impl Link {
         attempt
     }
 
+    /// So that the next request finds another one, and is not sent into a connection that is none.
+    fn replace_when_closed(&self, task: JoinHandle<()>, number: u64) {
+        let inner = Arc::downgrade(&self.inner);
+        tokio::spawn(async move {
+            if task.await.is_ok()
+                && let Some(inner) = inner.upgrade()
+            {
+                Self { inner }.replace(number);
+            }
+        });
+    }
+
     /// Makes a connection and checks the server's version.
-    async fn make(&self) -> RedisResult<Connection> {
+    async fn make(&self) -> RedisResult<(Connection, Option<JoinHandle<()>>)> {
         let timeouts = self.inner.timeouts;
-        let mut connection = match &self.inner.origin {
-            Origin::Given(manager) => Connection::Single(manager.clone()),
-            Origin::Server(client) => Connection::Single(
-                ConnectionManager::new_with_config(Client::clone(client), timeouts.manager_config()).await?,
-            ),
+        let (mut connection, task) = match &self.inner.origin {
+            Origin::Given(manager) => (Connection::Managed(manager.clone()), None),
+            Origin::Server(client) => Connection::to(Client::clone(client), timeouts).await?,
             #[cfg(feature = "cluster")]
-            Origin::Cluster(entrance) => Connection::Cluster(entrance.connect().await?),
+            Origin::Cluster(entrance) => (Connection::Cluster(entrance.connect().await?), None),
             #[cfg(feature = "sentinel")]
             Origin::Sentinel(sentinels) => {
                 let master = sentinels.for_requests.lock().await.async_get_client().await?;
-                Connection::Single(
-                    ConnectionManager::new_with_config(master, timeouts.manager_config()).await?,
-                )
+                Connection::to(master, timeouts).await?
             }
         };
         let mut info = redis::cmd("INFO");
         info.arg("server");
         let info: String = redis::from_redis_value(connection.send_anywhere(info).await?)?;
         check_version(&info)?;
-        Ok(connection)
+        Ok((connection, task))
     }
 
     /// Replaces the connection with this number; if another one has taken its place already, that one stays.
@@ -310,14 +346,16 @@ impl Link {
     }
 
     /// Decides what an error means for the connection.
-    fn look_into(&self, error: &RedisError, number: u64) {
+    fn look_into(&self, error: &RedisError, connection: &Connection, number: u64) {
         let is_answer = server_code(error).is_some();
         if !is_answer {
             self.doubt();
         }
         let is_useless = match error.kind() {
             // The manager and the cluster client mend a dropped connection; but a master that is gone is asked for anew.
-            ErrorKind::Io if error.is_connection_dropped() => self.is_behind_sentinel(),
+            ErrorKind::Io if error.is_connection_dropped() => {
+                matches!(connection, Connection::Single(_)) || self.is_behind_sentinel()
+            }
             ErrorKind::ClusterConnectionNotFound => false,
             // It has become a replica: the name, or the sentinels, now lead to another server.
             ErrorKind::Server(ServerErrorKind::ReadOnly) => true,
@@ -354,7 +392,7 @@ impl Link {
             if let Some((mut connection, current)) = current.filter(|(_, current)| *current == number) {
                 match timeout(link.inner.timeouts.operation, connection.send(&proof)).await {
                     Ok(Ok(_)) => {}
-                    Ok(Err(error)) => link.look_into(&error, current),
+                    Ok(Err(error)) => link.look_into(&error, &connection, current),
                     Err(_) => link.give_up_on(current),
                 }
             }
@@ -389,7 +427,7 @@ impl Drop for Watched<'_> {
 fn trouble(error: RedisError, connection: &Connection) -> Trouble {
     match connection {
         // The manager was reconnecting and was turned away, or could not log in; it has sent nothing.
-        Connection::Single(_)
+        Connection::Managed(_)
             if error.is_connection_refusal() || error.kind() == ErrorKind::AuthenticationFailed =>
         {
             Trouble::NoConnection(error)

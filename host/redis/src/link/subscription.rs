@@ -71,8 +71,8 @@ impl Link {
         let (mut connection, number) = self.connection().await?;
         let mut slots = redis::cmd("CLUSTER");
         slots.arg("SLOTS");
-        let slots =
-            connection.send_anywhere(slots).await.inspect_err(|error| self.look_into(error, number))?;
+        let slots = connection.send_anywhere(slots).await;
+        let slots = slots.inspect_err(|error| self.look_into(error, &connection, number))?;
         let node = entrance.home_of(channel, &slots)?;
         match Subscription::sharded(node.clone(), channel, self.inner.timeouts).await {
             Err(error) if crate::error::is_unknown_command(&error) => {
