@@ -11,8 +11,9 @@ use criterion::Criterion;
 use recloser::AsyncRecloser;
 use tokio::runtime::{Handle, Runtime};
 
-const ROUNDS: u64 = 300;
-const CALLS_A_ROUND: u64 = 10_000;
+const ROUNDS: u64 = 100;
+/// So many that threads meet on a circuit for longer than they take to begin.
+const CALLS_A_ROUND: u64 = 50_000;
 const CIRCUITS: usize = 1_000;
 /// Each thread begins at another circuit.
 const APART: usize = CIRCUITS / 2;
