@@ -93,11 +93,11 @@ pub(crate) async fn start(
                 return Ok(Asked::Shared(answer));
             }
             Err(problem) if is_outage(&problem) => node.enter_outage(circuit, &problem),
-            Err(problem) if is_busy(&problem) => return node.ask_copy(circuit, operation).await,
+            Err(problem) if is_busy(&problem) => return Box::pin(node.ask_copy(circuit, operation)).await,
             Err(problem) => return Err(Error::new(&circuit.name, problem)),
         }
     }
-    node.ask_fallback(circuit, operation, node.outage.records()).await
+    Box::pin(node.ask_fallback(circuit, operation, node.outage.records())).await
 }
 
 fn cut_off() -> Problem {
@@ -219,20 +219,20 @@ pub(crate) fn end_otherwise(
     }
 }
 
-/// Counts a success under a grant; `None` where the grant's term is over.
+/// What becomes of a success under a grant.
+pub(crate) const COUNTED: Settlement = Settlement { disposition: Disposition::Accepted, local: true };
+
+/// Counts a success under a grant; `false` where the grant's term is over.
 #[inline]
-pub(crate) fn succeed(
-    node: &Arc<Node>,
-    bounded: &Bounded,
-    circuit: &Arc<Circuit>,
-    term: Term,
-) -> Option<Settlement> {
+pub(crate) fn succeed(node: &Arc<Node>, bounded: &Bounded, circuit: &Arc<Circuit>, term: Term) -> bool {
     match circuit.grants.succeed(term, crate::grant::slot()) {
-        Counted::Yes => {}
-        Counted::Unlisted => list(bounded, node, circuit),
-        Counted::No => return None,
+        Counted::Yes => true,
+        Counted::Unlisted => {
+            list(bounded, node, circuit);
+            true
+        }
+        Counted::No => false,
     }
-    Some(Settlement { disposition: Disposition::Accepted, local: true })
 }
 
 // ---- flushing ----
@@ -333,6 +333,7 @@ impl Drop for Airborne<'_> {
 }
 
 /// Has the circuit looked after in the background.
+#[cold]
 fn list(bounded: &Bounded, node: &Arc<Node>, circuit: &Arc<Circuit>) {
     if !circuit.grants.list() {
         bounded.flusher.add(node, circuit);

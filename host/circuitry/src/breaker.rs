@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use crate::ballot;
 use crate::bounded::{self, Bounded};
 use crate::call::{Answer, Operation, Problem};
@@ -58,19 +60,32 @@ impl<'a> Granted<'a> {
         Some(Self { node, bounded, circuit, term, slow })
     }
 
-    /// The outcome is counted before the first await.
     #[inline]
+    fn is_slow(&self) -> bool {
+        let took_ms = |begun_ms| self.node.settings.clock.now_ms().saturating_sub(begun_ms);
+        self.slow.is_some_and(|(begun_ms, after_ms)| took_ms(begun_ms) > after_ms)
+    }
+
+    /// Counts a success; says whether the grant settles it.
+    #[inline]
+    fn succeed(&self) -> bool {
+        !self.is_slow() && bounded::succeed(self.node, self.bounded, self.circuit, self.term)
+    }
+
+    /// Counts an outcome that the grant does not settle, before the future is polled.
+    #[cold]
+    fn end_otherwise(&self, outcome: Outcome) -> BoxFuture<'a, Result<Settlement, Error>> {
+        let Self { node, bounded, circuit, term, .. } = *self;
+        let ended = bounded::end_otherwise(node, bounded, circuit, term, outcome, self.is_slow());
+        Box::pin(ended.settlement(node))
+    }
+
+    /// Counts an outcome before the first await.
     async fn end(self, outcome: Outcome) -> Result<Settlement, Error> {
-        let Self { node, bounded, circuit, term, slow } = self;
-        let now_ms = || node.settings.clock.now_ms();
-        let slow = slow.is_some_and(|(begun_ms, after_ms)| now_ms().saturating_sub(begun_ms) > after_ms);
-        if outcome == Outcome::Success
-            && !slow
-            && let Some(settlement) = bounded::succeed(node, bounded, circuit, term)
-        {
-            return Ok(settlement);
+        if outcome == Outcome::Success && self.succeed() {
+            return Ok(bounded::COUNTED);
         }
-        bounded::end_otherwise(node, bounded, circuit, term, outcome, slow).settlement(node).await
+        self.end_otherwise(outcome).await
     }
 }
 
@@ -160,7 +175,19 @@ impl Breaker {
         E: 'static,
         F: Future<Output = Result<T, E>>,
     {
-        self.execute_settled(work).await?.result.map_err(ExecuteError::Work)
+        // The usual case in bounded mode, which needs no more than a few atomic operations beside the work.
+        if let Some(granted) = Granted::of(self) {
+            return match work().await {
+                Ok(value) if granted.succeed() => Ok(value),
+                result => {
+                    let outcome = self.outcome_of(&result);
+                    self.tell(&granted.end_otherwise(outcome).await);
+                    result.map_err(ExecuteError::Work)
+                }
+            };
+        }
+        let Executed { result, .. } = self.execute_asking(work, |result| self.outcome_of(result)).await?;
+        result.map_err(ExecuteError::Work)
     }
 
     /// Like [`Breaker::execute`], and says what became of the outcome.
@@ -178,11 +205,7 @@ impl Breaker {
         E: 'static,
         F: Future<Output = Result<T, E>>,
     {
-        self.execute_classified(work, |result| match result {
-            Ok(_) => Outcome::Success,
-            Err(error) => self.judge(WorkError::new(error)),
-        })
-        .await
+        self.execute_classified(work, |result| self.outcome_of(result)).await
     }
 
     /// Like [`Breaker::execute_settled`], with `classify` in the place of the matchers.
@@ -204,25 +227,56 @@ impl Breaker {
     where
         F: Future<Output = Result<T, E>>,
     {
-        // The usual case in bounded mode: a few atomic operations beside the work.
-        if let Some(granted) = Granted::of(self) {
-            let result = work().await;
-            let settlement = granted.end(classify(&result)).await;
-            return Ok(self.executed(result, settlement));
-        }
-        let permit = self.start().await?;
+        let Some(granted) = Granted::of(self) else { return self.execute_asking(work, classify).await };
         let result = work().await;
-        let outcome = classify(&result);
-        let settlement = permit.end(outcome).await;
-        Ok(self.executed(result, settlement))
+        let settlement = granted.end(classify(&result)).await;
+        self.tell(&settlement);
+        Ok(Executed { result, settlement })
     }
 
-    #[inline]
-    fn executed<T, E>(&self, result: Result<T, E>, settlement: Result<Settlement, Error>) -> Executed<T, E> {
-        if let Err(error) = &settlement {
+    /// Without a grant.
+    async fn execute_asking<T, E, F>(
+        &self,
+        work: impl FnOnce() -> F,
+        classify: impl FnOnce(&Result<T, E>) -> Outcome,
+    ) -> Result<Executed<T, E>, StartError>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        let permit = self.start_boxed().await?;
+        let result = work().await;
+        let settlement = Self::end_boxed(permit, classify(&result)).await;
+        self.tell(&settlement);
+        Ok(Executed { result, settlement })
+    }
+
+    // Boxed, so that the future of a call under a grant is small; and made here, not in the code of each caller.
+
+    #[cold]
+    #[inline(never)]
+    fn start_boxed(&self) -> BoxFuture<'_, Result<Permit, StartError>> {
+        Box::pin(self.start())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn end_boxed(permit: Permit, outcome: Outcome) -> BoxFuture<'static, Result<Settlement, Error>> {
+        Box::pin(permit.end(outcome))
+    }
+
+    /// Notes a settlement that failed, for whoever does not look at it.
+    fn tell(&self, settlement: &Result<Settlement, Error>) {
+        if let Err(error) = settlement {
             tracing::warn!(circuit = self.name(), %error, "the outcome of finished work could not be settled");
         }
-        Executed { result, settlement }
+    }
+
+    /// What a result counts as by the matchers.
+    fn outcome_of<T, E: 'static>(&self, result: &Result<T, E>) -> Outcome {
+        match result {
+            Ok(_) => Outcome::Success,
+            Err(error) => self.judge(WorkError::new(error)),
+        }
     }
 
     /// The effective state: an open circuit whose time is over reads as half-open. Does not look at overrides.

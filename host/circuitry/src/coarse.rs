@@ -54,6 +54,7 @@ impl CoarseClock {
     }
 
     /// The time, in milliseconds since the Unix epoch.
+    #[inline]
     pub(crate) fn now_ms(&self) -> u64 {
         self.cell.load(Ordering::Relaxed)
     }

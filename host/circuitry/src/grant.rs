@@ -202,13 +202,22 @@ impl Grants {
 }
 
 /// A number for each thread, so that threads count on different counters.
+#[inline]
 pub(crate) fn slot() -> usize {
+    use std::cell::Cell;
     use std::sync::atomic::AtomicUsize;
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        static SLOT: usize = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        /// [`usize::MAX`]: none yet.
+        static SLOT: Cell<usize> = const { Cell::new(usize::MAX) };
     }
-    SLOT.with(|slot| *slot)
+    let slot = SLOT.get();
+    if slot < usize::MAX {
+        return slot;
+    }
+    let slot = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    SLOT.set(slot);
+    slot
 }
 
 #[cfg(test)]

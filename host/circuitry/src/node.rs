@@ -11,13 +11,14 @@ use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use crate::bounded::{self, Bounded};
-use crate::call::{Answer, Call, Failure, Operation, Problem, Started, Token};
+use crate::call::{Answer, Call, Completion, Failure, Operation, Problem, Started, Token};
 use crate::circuit::{AsOf, Circuit, Turn};
 use crate::clock::StoreClock;
 use crate::coarse::CoarseClock;
 use crate::error::{ComponentError, Error};
 use crate::loading;
 use crate::outage::Outage;
+use crate::outcome::Outcome;
 use crate::policy::CircuitSettings;
 use crate::runtime::asking::{Deadline, Trouble};
 use crate::runtime::{Answered, Decided, Runtime};
@@ -160,11 +161,14 @@ impl Node {
             match self.ask_shared(circuit, operation.clone()).await {
                 Ok(answer) => return Ok(Asked::Shared(answer)),
                 Err(problem) if is_outage(&problem) => self.enter_outage(circuit, &problem),
-                Err(problem) if is_busy(&problem) => return self.ask_copy(circuit, operation).await,
+                Err(problem) if is_busy(&problem) => {
+                    return Box::pin(self.ask_copy(circuit, operation)).await;
+                }
                 Err(problem) => return Err(Error::new(&circuit.name, problem)),
             }
         }
-        self.ask_fallback(circuit, operation, self.outage.records()).await
+        // Boxed: it is seldom, and would make the future of every call larger.
+        Box::pin(self.ask_fallback(circuit, operation, self.outage.records())).await
     }
 
     /// Asks a copy of the entry last seen, which is thrown away: the store may be well, and this call alone is not.
@@ -199,6 +203,14 @@ impl Node {
             return self.ask_shared_here(circuit, operation).await;
         }
         // Nobody who waits for this one's turn is to wait for a caller who does not poll.
+        Box::pin(self.ask_shared_in_task(circuit, operation)).await
+    }
+
+    async fn ask_shared_in_task(
+        self: &Arc<Self>,
+        circuit: &Arc<Circuit>,
+        operation: Operation,
+    ) -> Result<Answer, Problem> {
         let (node, circuit) = (self.clone(), circuit.clone());
         let asked = self.tasks.spawn(async move {
             if matches!(operation, Operation::SetOverride(_) | Operation::Reset) {
@@ -364,6 +376,11 @@ pub(crate) fn is_outage(problem: &Problem) -> bool {
     )
 }
 
+/// Whether it is what a grant expects of work that it let begin.
+fn is_plain_success(completion: &Completion) -> bool {
+    completion.outcome == Outcome::Success && !completion.slow && completion.grant.probe.is_none()
+}
+
 /// Whether too much is under way in this process; that says nothing of the store.
 pub(crate) fn is_busy(problem: &Problem) -> bool {
     matches!(
@@ -484,10 +501,46 @@ impl Exchange {
             self.load(node, deadline).await?;
         }
         self.as_of = self.circuit.as_of(node.settings.clock.now_ms());
+        if let Some(granted) = self.granted(node) {
+            return Ok(granted);
+        }
         // A call that fails says itself what it saw last.
         let (known, retry_of) = (self.known.take(), self.retry_of);
         let call = node.call(&self.circuit, self.operation.clone(), self.token, retry_of, known, deadline);
-        node.runtime.call(node.store.clone(), node.settings.hook.clone(), false, call).await
+        let answered = node.runtime.call(node.store.clone(), node.settings.hook.clone(), false, call).await?;
+        if node.bounded.is_none() {
+            self.learn_grant(&answered);
+        }
+        Ok(answered)
+    }
+
+    /// In strict mode: the answer to a start whose entry was just loaded, and is one of which the component has granted that starts
+    /// need not ask.
+    fn granted(&mut self, node: &Node) -> Option<Answered> {
+        if node.bounded.is_some() || !matches!(self.operation, Operation::Start(_)) || self.may_have_written()
+        {
+            return None;
+        }
+        let now_ms = node.clock.now_ms();
+        let started = self.circuit.with_view(|view| view.granted(self.known.as_ref()?, now_ms))?;
+        let seen = self.known.take()?;
+        Some(Answered { answer: Answer::Started(started), seen, replaced: None })
+    }
+
+    fn learn_grant(&self, answered: &Answered) {
+        match (&answered.answer, &self.operation) {
+            (Answer::Started(started), _) => {
+                self.circuit.with_view(|view| view.learn_grant(started, &answered.seen));
+            }
+            (Answer::Settled { .. }, Operation::End(completions))
+                if completions.iter().all(is_plain_success) =>
+            {
+                if let Some(replaced) = &answered.replaced {
+                    self.circuit.with_view(|view| view.keep_grant(replaced, &answered.seen));
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Loads here what would be loaded for the component: a start's together with those of others. And until an answer has told

@@ -141,7 +141,7 @@ async fn settle_next(node: &Arc<Node>, circuit: &Arc<Circuit>, judge: &Judge) ->
     let settled = async {
         match judge {
             Judge::Fleet => settle_batch(node.clone(), circuit.clone(), batch).await,
-            Judge::Node(own) => ballot::settle(node, circuit, own, batch).await,
+            Judge::Node(own) => Box::pin(ballot::settle(node, circuit, own, batch)).await,
         }
     };
     // A store that panics fails this batch, and not the circuit for ever.
@@ -185,7 +185,7 @@ async fn settle_batch(node: Arc<Node>, circuit: Arc<Circuit>, mut batch: Batch) 
         let node = node.clone();
         node.tasks.clone().spawn(async move { settle_parked(&node, exchange).await });
     }
-    settle_locally(&node, &circuit, operation, batch).await;
+    Box::pin(settle_locally(&node, &circuit, operation, batch)).await;
 }
 
 /// Settles on this process's own record, so that the circuit protects through the outage.

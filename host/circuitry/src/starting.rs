@@ -104,9 +104,9 @@ async fn admit(
     let (judge, leave) = match leave.judged_by {
         JudgedBy::Nobody => return Ok(Ok(Admitted::by_nobody(shared_era, leave.would_have_refused))),
         JudgedBy::Fleet => (Judge::Fleet, leave),
-        JudgedBy::Node => match ballot::start(node, circuit, shared_era, &in_force).await? {
+        JudgedBy::Node => match Box::pin(ballot::start(node, circuit, shared_era, &in_force)).await? {
             (own, Ok(leave)) => (Judge::Node(own), leave),
-            (_, Err(refusal)) if ballot::is_metrics_only(node, circuit).await? => {
+            (_, Err(refusal)) if Box::pin(ballot::is_metrics_only(node, circuit)).await? => {
                 return Ok(Ok(Admitted::by_nobody(shared_era, Some(refusal))));
             }
             (_, Err(refusal)) => return Ok(Err(refusal)),

@@ -51,6 +51,15 @@ pub(crate) struct View {
     waits_since_ms: Option<u64>,
     /// The terms before the present one.
     terms: Vec<(Term, u64)>,
+    /// In strict mode: what starts are answered while the store has the entry that it was said of.
+    granted: Option<Box<Granted>>,
+}
+
+/// A start's answer that carries a grant, and the version of the entry that it was said of.
+struct Granted {
+    version: Version,
+    until_ms: u64,
+    started: Started,
 }
 
 /// The entry last seen, without the time that came with it.
@@ -112,6 +121,14 @@ impl View {
     /// Takes the entry that the store has. The outcomes since are applied to it when somebody looks.
     pub(crate) fn adopt(&mut self, circuit: &Circuit, seen: Loaded, as_of: AsOf) {
         circuit.grants.end();
+        let known = self.base.as_ref().and_then(|base| base.seen.entry.as_ref());
+        if let (Some(known), Some(entry)) = (known, &seen.entry)
+            && known.version == entry.version
+            && known.value != entry.value
+        {
+            // Somebody has written past the store's rules.
+            self.granted = None;
+        }
         self.base = Some(Base { seen: Loaded { now_ms: None, ..seen }, as_of });
         self.shown = None;
         self.ahead = false;
@@ -151,6 +168,34 @@ impl View {
         self.base.as_ref().filter(|base| base.as_of.doubts == self.doubts).map(|base| base.as_of.ms)
     }
 
+    // ---- strict mode ----
+
+    /// The answer to a start on the entry `seen`, where a grant has it at `now_ms` of store time.
+    pub(crate) fn granted(&self, seen: &Loaded, now_ms: u64) -> Option<Started> {
+        let granted = self.granted.as_ref()?;
+        let holds = seen.entry.as_ref().is_some_and(|entry| entry.version == granted.version);
+        (holds && now_ms < granted.until_ms).then(|| granted.started.clone())
+    }
+
+    /// Remembers the answer to a start on the entry `seen`, where it carries a grant.
+    pub(crate) fn learn_grant(&mut self, started: &Started, seen: &Loaded) {
+        let leave = started.verdict.as_ref().ok();
+        let until_ms = leave.and_then(|leave| leave.granted_until_ms);
+        if let (Some(until_ms), Some(entry)) = (until_ms, &seen.entry) {
+            let started = Started { transitions: Vec::new(), ..started.clone() };
+            self.granted = Some(Box::new(Granted { version: entry.version.clone(), until_ms, started }));
+        }
+    }
+
+    /// Nothing but successes turned the entry of the version `before` into `seen`: what was granted stays so.
+    pub(crate) fn keep_grant(&mut self, before: &Version, seen: &Loaded) {
+        if let (Some(granted), Some(entry)) = (&mut self.granted, &seen.entry)
+            && granted.version == *before
+        {
+            granted.version = entry.version.clone();
+        }
+    }
+
     // ---- those who work ----
 
     /// Answers a start, or says what it needs.
@@ -169,9 +214,9 @@ impl View {
         self.bring_up(node, circuit)?;
         let decided = node.decide_now(circuit, Operation::Start(number), self.seen()?)?;
         let started = match decided {
-            Decided::Write { .. } if self.ahead => return Ok(Look::Flush),
+            Decided::Write(_) if self.ahead => return Ok(Look::Flush),
             // The swap shows whether the entry is still the one in the store, so it need not be loaded.
-            Decided::Write { .. } => return Ok(self.known().map_or(Look::Load, Look::Write)),
+            Decided::Write(_) => return Ok(self.known().map_or(Look::Load, Look::Write)),
             Decided::Done(Answer::Started(started)) => started,
             Decided::Done(_) => return Err(wrong_answer()),
         };
@@ -335,8 +380,9 @@ impl View {
             let next: Vec<_> = self.unapplied.drain(..most).collect();
             let answer = match node.decide_now(circuit, Operation::End(next), self.seen()?)? {
                 Decided::Done(answer) => answer,
-                Decided::Write { value, answer } => {
-                    self.shown = Some(value);
+                Decided::Write(write) => {
+                    let answer = write.answer_if_stored?;
+                    self.shown = Some(write.value);
                     answer
                 }
             };
@@ -394,5 +440,56 @@ fn add(runs: &mut Vec<Completion>, completion: Completion) {
         last.count = count;
     } else {
         runs.push(completion);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::{JudgedBy, Leave};
+
+    fn seen(version: u8) -> Loaded {
+        Loaded {
+            entry: Some(Entry { value: vec![version], version: Version::from_bytes([version]) }),
+            now_ms: None,
+        }
+    }
+
+    fn started(granted_until_ms: Option<u64>) -> Started {
+        let leave = Leave {
+            grant: Grant { era: 7, probe: None },
+            judged_by: JudgedBy::Fleet,
+            slow_call_after_ms: None,
+            would_have_refused: None,
+            granted_until_ms,
+        };
+        Started { verdict: Ok(leave), transitions: Vec::new(), settings_in_force: None }
+    }
+
+    #[test]
+    fn a_grant_holds_for_its_entry_and_until_its_time() {
+        let mut view = View::default();
+        view.learn_grant(&started(Some(100)), &seen(1));
+        assert!(view.granted(&seen(1), 99).is_some());
+        assert!(view.granted(&seen(1), 100).is_none());
+        assert!(view.granted(&seen(2), 99).is_none());
+        assert!(view.granted(&Loaded { entry: None, now_ms: None }, 99).is_none());
+    }
+
+    #[test]
+    fn a_permit_without_a_grant_is_not_remembered() {
+        let mut view = View::default();
+        view.learn_grant(&started(None), &seen(1));
+        assert!(view.granted(&seen(1), 0).is_none());
+    }
+
+    #[test]
+    fn a_grant_goes_over_to_the_entry_that_took_the_place_of_its_own_and_to_no_other() {
+        let mut view = View::default();
+        view.learn_grant(&started(Some(100)), &seen(1));
+        view.keep_grant(&Version::from_bytes([2]), &seen(3));
+        assert!(view.granted(&seen(1), 0).is_some() && view.granted(&seen(3), 0).is_none());
+        view.keep_grant(&Version::from_bytes([1]), &seen(2));
+        assert!(view.granted(&seen(2), 0).is_some() && view.granted(&seen(1), 0).is_none());
     }
 }

@@ -160,7 +160,7 @@ impl Instance {
         let trouble = self.store.data_mut().call.take().and_then(|call| call.asked?.trouble);
         let answered = answered.map_err(|error| broken(&error, self.store.data().budget.limit))?;
         Ok(match answered {
-            Ok((answer, seen)) => Ok(Answered { answer, seen: seen.into() }),
+            Ok((answer, seen)) => Ok(Answered { answer, seen: seen.into(), replaced: None }),
             Err(failure) => Err(Failure {
                 problem: match (failure.error, trouble) {
                     (types::Error::Store(_), Some(trouble)) => trouble.into(),

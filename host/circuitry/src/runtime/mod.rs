@@ -25,12 +25,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use circuitry_store::{Loaded, Store};
+use circuitry_store::{Loaded, Store, Version};
+use futures_util::FutureExt;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use wasmtime::component::{HasSelf, Linker};
 
-use crate::call::{Answer, Call, Failure};
+use crate::call::{Answer, Call, Failure, Problem};
 use crate::error::{ComponentError, SettingsError};
 use crate::policy::CircuitSettings;
 use crate::settings::Hook;
@@ -61,14 +62,27 @@ pub(crate) struct Limits {
 pub(crate) struct Answered {
     pub(crate) answer: Answer,
     pub(crate) seen: Loaded,
+    /// What `seen` was stored in place of, as far as is known.
+    pub(crate) replaced: Option<Version>,
 }
 
 /// A decision on an entry in hand.
 pub(crate) enum Decided {
     /// The answer; nothing is to be written.
     Done(Answer),
-    /// What would be written, and the answer if it were.
-    Write { value: Vec<u8>, answer: Answer },
+    /// What is to be written.
+    Write(Write),
+}
+
+/// What a decision wants to be written.
+pub(crate) struct Write {
+    pub(crate) value: Vec<u8>,
+    /// For how long the store is to keep it; without it, for ever.
+    ttl_ms: Option<u64>,
+    /// The revision of the record that it follows.
+    based_on: u64,
+    /// The answer, if it is stored.
+    pub(crate) answer_if_stored: Result<Answer, Problem>,
 }
 
 /// The component, ready to be called.
@@ -179,12 +193,24 @@ impl Runtime {
         store: Arc<dyn Store>,
         hook: Option<Arc<Hook>>,
         local: bool,
+        mut call: Call,
+    ) -> Result<Answered, Failure> {
+        if steps::goes_in_steps(&call) {
+            return steps::run(self, &*store, hook.as_ref(), &mut call).await;
+        }
+        // Boxed: it is seldom, and its future is many times as large.
+        Box::pin(self.call_waiting(store, hook, local, call)).await
+    }
+
+    /// Runs a call that waits for the store in the guest.
+    async fn call_waiting(
+        &self,
+        store: Arc<dyn Store>,
+        hook: Option<Arc<Hook>>,
+        local: bool,
         call: Call,
     ) -> Result<Answered, Failure> {
         let deadline = call.deadline;
-        if let Some(request) = steps::request(&call) {
-            return steps::run(self, &store, hook.as_ref(), call, request, deadline).await;
-        }
         let places = if local { &self.local_places } else { &self.places };
         // The store has to have its time too.
         let _place = place(places, deadline.left() / 2).await?;
@@ -208,19 +234,21 @@ impl Runtime {
         hook: Option<&Arc<Hook>>,
         call: &Call,
         seen: &Loaded,
-    ) -> Result<Decided, crate::call::Problem> {
+    ) -> Result<Decided, Problem> {
         steps::decide(self, hook, call, seen)
     }
 
-    /// Takes one decision; nothing in it waits.
-    async fn decide(
+    /// Takes one decision.
+    fn decide(
         &self,
         hook: Option<&Arc<Hook>>,
         request: &Request,
         seen: &Loaded,
         now_ms: u64,
     ) -> Result<Decision, ComponentError> {
-        let mut instance = Self::take(&self.idle_deciders, &self.machine, &self.decider, self.limits).await?;
+        let instance = Self::take(&self.idle_deciders, &self.machine, &self.decider, self.limits);
+        // Nothing in it waits, an instance's making included.
+        let mut instance = instance.now_or_never().unwrap_or(Err(ComponentError::Exhausted))?;
         let decision = instance.decide(hook, request, &seen.clone().into(), now_ms)?;
         give_back(&self.idle_deciders, instance);
         Ok(decision)
@@ -235,7 +263,7 @@ impl Runtime {
         let instance = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match instance {
             Some(instance) => Ok(instance),
-            None => Instance::new(machine, guest, limits).await,
+            None => Box::pin(Instance::new(machine, guest, limits)).await,
         }
     }
 }

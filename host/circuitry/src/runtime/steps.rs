@@ -6,11 +6,9 @@
 
 use std::sync::Arc;
 
-use futures_util::FutureExt;
-
-use super::asking::Deadline;
+use super::asking::Trouble;
 use super::bindings::exports::circuitry::breaker::exchange::{self, Decision};
-use super::{Answered, Decided, Runtime, asking};
+use super::{Answered, Decided, Runtime, Write, asking};
 use crate::call::{Answer, Call, Failure, Operation, Problem};
 use crate::error::ComponentError;
 use crate::settings::Hook;
@@ -20,8 +18,17 @@ use circuitry_store::{Entry, Loaded, Store, StoreError, Swapped, Version};
 /// How many swaps a call tries before it gives the race up; the same number as in the component.
 const TRIES_MAX: u32 = 8;
 
-/// Says whether a call goes in steps, and as what.
-pub(super) fn request(call: &Call) -> Option<exchange::Request> {
+/// Whether a call goes in steps.
+pub(super) fn goes_in_steps(call: &Call) -> bool {
+    match call.operation {
+        Operation::Start(_) | Operation::End(_) | Operation::Vote { .. } => true,
+        Operation::Inspect => call.known.is_some(),
+        Operation::Renew { .. } | Operation::SetOverride(_) | Operation::Reset => false,
+    }
+}
+
+/// The call as the component is asked, if there is a single step for it.
+fn request(call: &Call) -> Option<exchange::Request> {
     let circuit = call.circuit.to_string();
     let settings = (&*call.rules).into();
     let caller = call.into();
@@ -43,10 +50,10 @@ pub(super) fn request(call: &Call) -> Option<exchange::Request> {
                 node_id,
             }))
         }
-        Operation::Inspect if call.known.is_some() => {
+        Operation::Inspect => {
             Some(exchange::Request::Inspect(exchange::InspectRequest { circuit, settings }))
         }
-        Operation::Renew { .. } | Operation::Inspect | Operation::SetOverride(_) | Operation::Reset => None,
+        Operation::Renew { .. } | Operation::SetOverride(_) | Operation::Reset => None,
     }
 }
 
@@ -59,48 +66,52 @@ fn denies(answer: &Answer) -> bool {
     }
 }
 
+/// The generated types are large, so they live in [`decide`] and not across an await.
 pub(super) async fn run(
     runtime: &Runtime,
-    store: &Arc<dyn Store>,
+    store: &dyn Store,
     hook: Option<&Arc<Hook>>,
-    call: Call,
-    request: exchange::Request,
-    deadline: Deadline,
+    call: &mut Call,
 ) -> Result<Answered, Failure> {
     let failed = |problem, last_seen| Failure { problem, last_seen, revision: None };
     // Before it is asked for: the component would say so too, but only of an entry.
     check_name(&call.circuit).map_err(|error| failed(Problem::Argument(told(&error)), None))?;
-    let load = || asking::load(&**store, &call.circuit, deadline);
-    let mut unverified = call.known.is_some();
-    let mut now_ms = call.now_ms;
-    let mut seen = match call.known {
+    let (known, deadline) = (call.known.take(), call.deadline);
+    let mut unverified = known.is_some();
+    let mut seen = match known {
         Some(known) => known,
-        None => load().await.map_err(|trouble| failed(trouble.into(), None))?,
+        None => load(store, call).await.map_err(|trouble| failed(trouble.into(), None))?,
     };
     for _ in 0..TRIES_MAX {
-        now_ms = seen.now_ms.map_or(now_ms, |store_ms| store_ms.max(now_ms));
-        let write = match runtime.decide(hook, &request, &seen, now_ms).await? {
-            Decision::Done(answer) => {
-                let answer = Result::<Answer, Problem>::from(answer);
-                let answer = answer.map_err(|problem| failed(problem, Some(seen.clone())))?;
+        call.now_ms = seen.now_ms.map_or(call.now_ms, |store_ms| store_ms.max(call.now_ms));
+        let decided = match decide(runtime, hook, call, &seen) {
+            Ok(decided) => decided,
+            Err(problem) => return Err(failed(problem, Some(seen))),
+        };
+        let write = match decided {
+            Decided::Done(answer) => {
                 if unverified && denies(&answer) {
                     // No swap has shown that the entry is still the one in the store.
                     unverified = false;
-                    seen = load().await.map_err(|trouble| failed(trouble.into(), Some(seen)))?;
+                    seen = load(store, call).await.map_err(|trouble| failed(trouble.into(), Some(seen)))?;
                     continue;
                 }
-                return Ok(Answered { answer, seen });
+                return Ok(Answered { answer, seen, replaced: None });
             }
-            Decision::Write(write) => write,
+            Decided::Write(write) => write,
         };
         let expected = seen.entry.as_ref().map(|entry| &entry.version);
         let swapped =
-            asking::swap(&**store, &call.circuit, expected, &write.value, write.ttl_ms, deadline).await;
+            asking::swap(store, &call.circuit, expected, &write.value, write.ttl_ms, deadline).await;
         match swapped {
             Ok(Swapped::Stored(receipt)) => {
-                let answer = Result::<Answer, Problem>::from(write.answer_if_stored);
-                let answer = answer.map_err(|problem| failed(problem, Some(seen)))?;
-                return Ok(Answered { answer, seen: stored(write.value, receipt.version, receipt.now_ms) });
+                let answer = match write.answer_if_stored {
+                    Ok(answer) => answer,
+                    Err(problem) => return Err(failed(problem, Some(seen))),
+                };
+                let replaced = seen.entry.map(|entry| entry.version);
+                let seen = stored(write.value, receipt.version, receipt.now_ms);
+                return Ok(Answered { answer, seen, replaced });
             }
             Ok(Swapped::Conflict(fresh)) => {
                 unverified = false;
@@ -113,6 +124,10 @@ pub(super) async fn run(
         }
     }
     Err(failed(Problem::Contention, Some(seen)))
+}
+
+async fn load(store: &dyn Store, call: &Call) -> Result<Loaded, Trouble> {
+    asking::load(store, &call.circuit, call.deadline).await
 }
 
 /// What is wrong with an argument, without whose rule it is.
@@ -140,13 +155,11 @@ pub(super) fn decide(
         )));
     };
     check_name(&call.circuit).map_err(|error| Problem::Argument(told(&error)))?;
-    // Nothing in it waits, an instance's making included.
-    let decided = runtime.decide(hook, &request, seen, call.now_ms).now_or_never();
-    let decision = decided.unwrap_or(Err(ComponentError::Exhausted)).map_err(Problem::Component)?;
-    match decision {
+    match runtime.decide(hook, &request, seen, call.now_ms).map_err(Problem::Component)? {
         Decision::Done(answer) => Ok(Decided::Done(Result::from(answer)?)),
-        Decision::Write(write) => {
-            Ok(Decided::Write { value: write.value, answer: Result::from(write.answer_if_stored)? })
+        Decision::Write(exchange::Write { value, ttl_ms, based_on, answer_if_stored, .. }) => {
+            let answer_if_stored = Result::from(answer_if_stored);
+            Ok(Decided::Write(Write { value, ttl_ms, based_on, answer_if_stored }))
         }
     }
 }

@@ -20,4 +20,5 @@ mod settings_in_force;
 mod settlings;
 mod slow_calls;
 mod start_up;
+mod strict;
 mod world;
