@@ -27,6 +27,7 @@ pub mod context;
 mod ends;
 pub mod error;
 pub mod event;
+mod exchange;
 pub mod factory;
 mod finishing;
 mod gathering;

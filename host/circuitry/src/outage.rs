@@ -15,8 +15,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::call::Problem;
 use crate::clock::StoreClock;
+use crate::exchange::Exchange;
 use crate::metering;
-use crate::node::{Exchange, Node};
+use crate::node::Node;
 use crate::settling::{lost, panicked, settle_parked};
 
 /// The first pause before the store is asked again, and the longest.
