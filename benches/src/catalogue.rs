@@ -100,8 +100,8 @@ const STARTUP: &str = "startup";
 
 const ONE: &str = "1 thread, one circuit";
 const TWO: &str = "2 threads, one circuit";
-const ONE_OF_MANY: &str = "1 thread, 1,000 circuits";
-const TWO_OF_MANY: &str = "2 threads, 1,000 circuits";
+const ONE_OF_MANY: &str = "1 thread, 100 circuits";
+const TWO_OF_MANY: &str = "2 threads, 100 circuits";
 
 const ON_MEMORY: &str = "`execute`, bounded, memory store";
 const ON_REDIS: &str = "`execute`, bounded, Redis";

@@ -1,6 +1,7 @@
 //! [`Breaker`]: a handle on one circuit.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -87,6 +88,13 @@ impl<'a> Granted<'a> {
         }
         self.end_otherwise(outcome).await
     }
+}
+
+/// Keeps a future out of the one that awaits it, which stays small for those who seldom need it.
+#[cold]
+#[inline(never)]
+fn aside<F: Future>(future: F) -> Pin<Box<F>> {
+    Box::pin(future)
 }
 
 impl Breaker {
@@ -186,8 +194,8 @@ impl Breaker {
                 }
             };
         }
-        let Executed { result, .. } = self.execute_asking(work, |result| self.outcome_of(result)).await?;
-        result.map_err(ExecuteError::Work)
+        let asking = aside(self.execute_asking(work, |result| self.outcome_of(result)));
+        asking.await?.result.map_err(ExecuteError::Work)
     }
 
     /// Like [`Breaker::execute`], and says what became of the outcome.
@@ -227,7 +235,9 @@ impl Breaker {
     where
         F: Future<Output = Result<T, E>>,
     {
-        let Some(granted) = Granted::of(self) else { return self.execute_asking(work, classify).await };
+        let Some(granted) = Granted::of(self) else {
+            return aside(self.execute_asking(work, classify)).await;
+        };
         let result = work().await;
         let settlement = granted.end(classify(&result)).await;
         self.tell(&settlement);
