@@ -1,6 +1,6 @@
 //! The bounded mode, where a call asks no store, beside circuit breakers that have none. All take turns in one run.
 
-use circuitry::{Breaker, SettingsBuilder};
+use circuitry::{Breaker, Context, Factory, SettingsBuilder};
 use circuitry_benches::circuits::{self, execute, factory, no_op, usual};
 use circuitry_benches::peers::{self, call_failsafe, call_recloser, call_recloser_async, call_tower};
 use circuitry_benches::servers::{redis_connection, redis_url, redis_version};
@@ -21,6 +21,7 @@ const APART: usize = CIRCUITS / 2;
 
 /// The circuits of one store: `one`, and many.
 struct Ours {
+    factory: Factory,
     one: Breaker,
     many: Vec<Breaker>,
 }
@@ -36,7 +37,7 @@ impl Ours {
             execute(breaker).await;
         }
         modes::flush(&factory).await;
-        Self { one, many }
+        Self { factory, one, many }
     }
 }
 
@@ -116,6 +117,9 @@ fn turns(suite: &mut Suite, runtime: &Handle, memory: Option<&Ours>, redis: Opti
     let mut on_failsafe = pair(["bounded/failsafe 1", "bounded/failsafe 2"], calls);
     let mut on_tower = pair(["bounded/tower 1", "bounded/tower 2"], calls);
     let mut on_nothing = pair(["bounded/nothing 1", "bounded/nothing 2"], calls);
+    let mut lookup = pair(["bounded/lookup 1", "bounded/lookup 2"], calls);
+    let mut lookups = pair(["bounded/lookup 1 of many", "bounded/lookup 2 of many"], calls);
+    let tenants: Vec<_> = (0..CIRCUITS).map(|number| Context::tenant(format!("{number}"))).collect();
 
     for _ in 0..suite.times(ROUNDS) {
         for index in 0..2 {
@@ -126,6 +130,11 @@ fn turns(suite: &mut Suite, runtime: &Handle, memory: Option<&Ours>, redis: Opti
                 measured.round_of_many(&mut many[index], threads, &ours.many, async |breaker| {
                     execute(breaker).await;
                 });
+            }
+            if let Some(ours) = memory {
+                let look_up = async |tenant: &Context| drop(ours.factory.breaker_for("jobs", tenant));
+                measured.round(&mut lookup[index], threads, async || look_up(&tenants[0]).await);
+                measured.round_of_many(&mut lookups[index], threads, &tenants, look_up);
             }
             measured.round(&mut on_recloser[index], threads, async || call_recloser_async(&recloser).await);
             measured.round_of_many(&mut on_reclosers[index], threads, &reclosers, async |recloser| {
@@ -143,7 +152,8 @@ fn turns(suite: &mut Suite, runtime: &Handle, memory: Option<&Ours>, redis: Opti
     for times in [&on_recloser, &on_reclosers, &on_recloser_sync, &on_failsafe, &on_tower, &on_nothing] {
         record(suite, times);
     }
-    for (ours, one, many) in &ours {
+    let looked_up = (memory, lookup, lookups);
+    for (ours, one, many) in ours.iter().chain([&looked_up]) {
         for times in [one, many] {
             match ours {
                 Some(_) => record(suite, times),

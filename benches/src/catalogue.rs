@@ -110,6 +110,7 @@ const RECLOSER_SYNC: &str = "recloser, call of a plain function";
 const FAILSAFE: &str = "failsafe, async call";
 const TOWER: &str = "tower-resilience-circuitbreaker, service call";
 const NOTHING: &str = "the no-op alone";
+const LOOKUP: &str = "looking up a circuit";
 
 const NOW: &str = "time";
 const ROW_NATIVE: &str = "start on a closed circuit, native core";
@@ -180,6 +181,10 @@ pub const PLANNED: &[Planned] = &[
     time("bounded/redis 2", BOUNDED, ON_REDIS, TWO),
     time("bounded/redis 1 of many", BOUNDED, ON_REDIS, ONE_OF_MANY),
     time("bounded/redis 2 of many", BOUNDED, ON_REDIS, TWO_OF_MANY),
+    time("bounded/lookup 1", BOUNDED, LOOKUP, ONE),
+    time("bounded/lookup 2", BOUNDED, LOOKUP, TWO),
+    time("bounded/lookup 1 of many", BOUNDED, LOOKUP, ONE_OF_MANY),
+    time("bounded/lookup 2 of many", BOUNDED, LOOKUP, TWO_OF_MANY),
     time("bounded/recloser 1", BOUNDED, RECLOSER, ONE),
     time("bounded/recloser 2", BOUNDED, RECLOSER, TWO),
     time("bounded/recloser 1 of many", BOUNDED, RECLOSER, ONE_OF_MANY),

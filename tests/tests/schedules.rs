@@ -1,6 +1,7 @@
-//! All schedules of the code that threads share without waiting for each other: grants, and those who gather for a load.
+//! All schedules of the code that threads share without waiting for each other: grants, those who gather for a load, and those who
+//! drive a connection to Redis.
 //!
-//! The files are those of `circuitry`, compiled here on loom's atomics and locks: loom runs each test once for every order in
+//! The files are those of the crates, compiled here on loom's atomics and locks: loom runs each test once for every order in
 //! which the threads may act, weak memory included, up to the number of preemptions that is named.
 
 #[path = "../../host/circuitry/src/gathering.rs"]
@@ -9,6 +10,10 @@ mod gathering;
 #[path = "../../host/circuitry/src/grant.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the crate that it is of uses it")]
 mod grant;
+
+#[path = "../../host/redis/src/link/driving.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the crate that it is of uses it")]
+mod driving;
 
 /// Loom's, under the names of `host/circuitry/src/sync.rs`.
 mod sync {
@@ -22,10 +27,14 @@ mod sync {
     pub(crate) use loom::model as explore;
 }
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
 use gathering::{Gathering, Role};
 use grant::{Counted, Grants};
+use loom::future::block_on;
 use loom::sync::Mutex;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
@@ -188,5 +197,171 @@ fn whoever_gathers_is_told_once_of_what_was_asked_after_he_came() {
             assert_eq!(told.load(Ordering::SeqCst), 1, "each is told once");
         }
         assert!(gathering.round().is_empty());
+    });
+}
+
+/// A connection: what requests have given to the driver, what the server has got, what it has answered, and who is to be told.
+#[derive(Default)]
+struct Wire {
+    given: Vec<usize>,
+    sent: Vec<usize>,
+    answers: Vec<usize>,
+    is_answered: [bool; 2],
+    wakers: [Option<Waker>; 2],
+    driver: Option<Waker>,
+    server: Option<Waker>,
+    task: Option<Waker>,
+    is_over: bool,
+}
+
+type SharedWire = Arc<Mutex<Wire>>;
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+/// A request, as the client makes it: polled first it is given to the driver, then it waits for its answer.
+fn request(wire: &SharedWire, number: usize) -> impl Future<Output = ()> + Unpin + use<> {
+    let (wire, mut is_given) = (wire.clone(), false);
+    poll_fn(move |context| {
+        let mut state = wire.lock().unwrap();
+        if state.is_answered[number] {
+            return Poll::Ready(());
+        }
+        state.wakers[number] = Some(context.waker().clone());
+        if !is_given {
+            is_given = true;
+            state.given.push(number);
+            let driver = state.driver.take();
+            drop(state);
+            wake(driver);
+        }
+        Poll::Pending
+    })
+}
+
+fn driver(wire: &SharedWire) -> driving::Driver {
+    let wire = wire.clone();
+    Box::pin(poll_fn(move |context| {
+        let mut state = wire.lock().unwrap();
+        state.driver = Some(context.waker().clone());
+        let given = std::mem::take(&mut state.given);
+        let server = if given.is_empty() { None } else { state.server.take() };
+        state.sent.extend(given);
+        let mut told = vec![server];
+        for number in std::mem::take(&mut state.answers) {
+            state.is_answered[number] = true;
+            told.push(state.wakers[number].take());
+        }
+        drop(state);
+        told.into_iter().for_each(wake);
+        Poll::Pending
+    }))
+}
+
+/// Answers what it has got, until all is over.
+fn server(wire: &SharedWire) -> impl Future<Output = ()> + use<> {
+    let wire = wire.clone();
+    poll_fn(move |context| {
+        let mut state = wire.lock().unwrap();
+        if state.is_over {
+            return Poll::Ready(());
+        }
+        state.server = Some(context.waker().clone());
+        let sent = std::mem::take(&mut state.sent);
+        let driver = if sent.is_empty() { None } else { state.driver.take() };
+        state.answers.extend(sent);
+        drop(state);
+        wake(driver);
+        Poll::Pending
+    })
+}
+
+/// The task that drives when nobody waits alone, until all is over.
+fn task(wire: &SharedWire, shared: &Arc<driving::Shared>) -> impl Future<Output = ()> + use<> {
+    let (wire, shared) = (wire.clone(), shared.clone());
+    poll_fn(move |context| {
+        let mut state = wire.lock().unwrap();
+        if state.is_over {
+            return Poll::Ready(());
+        }
+        state.task = Some(context.waker().clone());
+        drop(state);
+        shared.poll_in_task(context)
+    })
+}
+
+/// Ends the server and the task.
+fn end(wire: &SharedWire) {
+    let mut state = wire.lock().unwrap();
+    state.is_over = true;
+    let (server, task) = (state.server.take(), state.task.take());
+    drop(state);
+    wake(server);
+    wake(task);
+}
+
+/// Where nobody serves the wire, the driver answers by itself when it is polled once more.
+fn echo(wire: &SharedWire) -> driving::Driver {
+    let (wire, mut driver) = (wire.clone(), driver(wire));
+    Box::pin(poll_fn(move |context| {
+        let polled = driver.as_mut().poll(context);
+        let mut state = wire.lock().unwrap();
+        let sent = std::mem::take(&mut state.sent);
+        let is_more = !sent.is_empty();
+        state.answers.extend(sent);
+        drop(state);
+        if is_more {
+            context.waker().wake_by_ref();
+        }
+        polled
+    }))
+}
+
+/// The wakers lead back to it.
+fn take_apart(wire: &SharedWire, shared: &driving::Shared) {
+    shared.close();
+    let all = std::mem::take(&mut *wire.lock().unwrap());
+    drop(all);
+}
+
+#[test]
+fn whoever_waits_alone_on_a_connection_is_answered() {
+    all_schedules(2, || {
+        let wire = SharedWire::default();
+        let shared = Arc::new(driving::Shared::new(driver(&wire)));
+        let (tasks, servers) = (task(&wire, &shared), server(&wire));
+        let others = [thread::spawn(move || block_on(tasks)), thread::spawn(move || block_on(servers))];
+        block_on(shared.wait(request(&wire, 0)));
+        end(&wire);
+        others.into_iter().for_each(|other| other.join().unwrap());
+        take_apart(&wire, &shared);
+    });
+}
+
+#[test]
+fn whoever_waits_on_a_connection_is_answered_though_another_leaves() {
+    all_schedules(2, || {
+        let wire = SharedWire::default();
+        let shared = Arc::new(driving::Shared::new(echo(&wire)));
+        let tasks = task(&wire, &shared);
+        let tasks = thread::spawn(move || block_on(tasks));
+        let leaver = {
+            let (shared, wire) = (shared.clone(), wire.clone());
+            thread::spawn(move || {
+                block_on(poll_fn(|context| {
+                    // Polled once, then dropped.
+                    let _ = Pin::new(&mut shared.wait(request(&wire, 1))).poll(context);
+                    Poll::Ready(())
+                }));
+            })
+        };
+        block_on(shared.wait(request(&wire, 0)));
+        leaver.join().unwrap();
+        end(&wire);
+        tasks.join().unwrap();
+        take_apart(&wire, &shared);
     });
 }

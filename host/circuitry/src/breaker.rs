@@ -260,7 +260,7 @@ impl Breaker {
         Ok(Executed { result, settlement })
     }
 
-    // Boxed, so that the future of a call under a grant is small; and made here, not in the code of each caller.
+    // Their code is here, and not in that of each caller, whose every call would make room for it on the stack.
 
     #[cold]
     #[inline(never)]

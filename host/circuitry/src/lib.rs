@@ -30,6 +30,7 @@ pub mod event;
 mod exchange;
 pub mod factory;
 mod finishing;
+mod flusher;
 mod gathering;
 mod grant;
 mod loading;

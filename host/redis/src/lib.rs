@@ -38,6 +38,7 @@ mod cluster;
 mod error;
 mod link;
 mod store;
+mod sync;
 
 use std::fmt;
 use std::time::Duration;

@@ -8,6 +8,7 @@
 //! - an error from before the request was sent is told from one after it.
 
 mod driven;
+mod driving;
 mod subscription;
 
 use std::io;

@@ -235,7 +235,7 @@ impl Runtime {
         call: &Call,
         seen: &Loaded,
     ) -> Result<Decided, Problem> {
-        steps::decide(self, hook, call, seen)
+        steps::decide_on(self, hook, call, seen)
     }
 
     /// Takes one decision.

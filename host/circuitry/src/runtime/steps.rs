@@ -74,8 +74,7 @@ pub(super) async fn run(
     call: &mut Call,
 ) -> Result<Answered, Failure> {
     let failed = |problem, last_seen| Failure { problem, last_seen, revision: None };
-    // Before it is asked for: the component would say so too, but only of an entry.
-    check_name(&call.circuit).map_err(|error| failed(Problem::Argument(told(&error)), None))?;
+    check(call).map_err(|problem| failed(problem, None))?;
     let (known, deadline) = (call.known.take(), call.deadline);
     let mut unverified = known.is_some();
     let mut seen = match known {
@@ -142,8 +141,23 @@ fn stored(value: Vec<u8>, version: Version, now_ms: Option<u64>) -> Loaded {
     Loaded { entry: Some(Entry { value, version }), now_ms }
 }
 
-/// Takes the decision on the entry `seen`, without the store.
-pub(super) fn decide(
+/// Takes the decision of a call that asks no store on the entry `seen`.
+pub(super) fn decide_on(
+    runtime: &Runtime,
+    hook: Option<&Arc<Hook>>,
+    call: &Call,
+    seen: &Loaded,
+) -> Result<Decided, Problem> {
+    check(call)?;
+    decide(runtime, hook, call, seen)
+}
+
+/// The component would say so too, but only of an entry.
+fn check(call: &Call) -> Result<(), Problem> {
+    check_name(&call.circuit).map_err(|error| Problem::Argument(told(&error)))
+}
+
+fn decide(
     runtime: &Runtime,
     hook: Option<&Arc<Hook>>,
     call: &Call,
@@ -154,7 +168,6 @@ pub(super) fn decide(
             "it was asked for what is no single step".into(),
         )));
     };
-    check_name(&call.circuit).map_err(|error| Problem::Argument(told(&error)))?;
     match runtime.decide(hook, &request, seen, call.now_ms).map_err(Problem::Component)? {
         Decision::Done(answer) => Ok(Decided::Done(Result::from(answer)?)),
         Decision::Write(exchange::Write { value, ttl_ms, based_on, answer_if_stored, .. }) => {

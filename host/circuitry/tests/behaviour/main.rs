@@ -5,7 +5,9 @@
 mod bounded;
 mod events;
 mod explanations;
+mod flushes;
 mod log;
+mod many_circuits;
 mod outages;
 mod overrides;
 mod permits;
