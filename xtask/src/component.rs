@@ -1,4 +1,5 @@
-//! The components: built from `guest/`, wrapped, judged, and written to `host/component` or compared with what is there.
+//! The components: built from `guest/`, wrapped, composed, judged, and written to `host/component` or compared with what is
+//! there.
 //!
 //! The files are committed, so that nobody needs a WebAssembly toolchain to use them, and rebuilt by the test command, so
 //! that nobody has to trust them.
@@ -13,28 +14,42 @@ use wit_component::ComponentEncoder;
 
 use crate::command::{run, workspace};
 use crate::compiler::{Compiler, TARGET, private_folders};
-use crate::contract;
+use crate::{composition, contract};
 
 /// A component that is shipped.
 struct Product {
     /// Its name in `host/component`; beside it lies its digest.
     file: &'static str,
-    /// The crate that it is built from.
-    package: &'static str,
+    source: Source,
     /// Components are loaded by every process and fetched by browsers and edge runtimes.
     most_bytes: usize,
-    /// The interfaces of which it may import functions.
+    /// What it may import functions of: interfaces as `package:name/interface`, or all of a namespace as `name:*`.
     functions_from: &'static [&'static str],
 }
 
-const PRODUCTS: [Product; 2] = [
+/// What a component is made of.
+enum Source {
+    /// A crate of `guest/`.
+    Crate(&'static str),
+    /// Products that stand before it in [`PRODUCTS`]: the first one's imports are met by the exports of the others, theirs
+    /// as well.
+    Composition(&'static [&'static str]),
+}
+
+/// Whatever is composed comes after its parts.
+const PRODUCTS: &[Product] = &[
     Product {
         file: "circuitry.wasm",
-        package: "circuitry-guest",
+        source: Source::Crate("circuitry-guest"),
         most_bytes: 192_000,
         functions_from: &["circuitry:breaker/store", "circuitry:breaker/hooks"],
     },
-    Product { file: "hooks.wasm", package: "circuitry-hooks", most_bytes: 10_000, functions_from: &[] },
+    Product {
+        file: "hooks.wasm",
+        source: Source::Crate("circuitry-hooks"),
+        most_bytes: 10_000,
+        functions_from: &[],
+    },
 ];
 
 /// Says what built all of [`PRODUCTS`].
@@ -50,7 +65,7 @@ const CRATES_WITH_WIT: [&str; 2] = ["host/component", "host/circuitry"];
 pub(crate) fn write() -> Result<()> {
     let compiler = Compiler::find()?;
     // All are built before one is written: the builder is recorded for all of them.
-    let built = PRODUCTS.iter().map(|product| product.build(&compiler)).collect::<Result<Vec<_>>>()?;
+    let built = build_all(&compiler)?;
     for (product, component) in PRODUCTS.iter().zip(&built) {
         write_if_changed(&product.path(), component)?;
         write_if_changed(&product.digest_path(), digest_line(component).as_bytes())?;
@@ -73,7 +88,20 @@ pub(crate) fn check() -> Result<()> {
         recorded: String::from_utf8(read(&workspace().join(FOLDER).join(BUILDER)).context(REMEDY)?)?,
         here: compiler.description()?,
     };
-    PRODUCTS.iter().try_for_each(|product| product.check(&compiler, &builders))
+    // Before anything is built: what is wrong with a committed file shows at once.
+    PRODUCTS.iter().try_for_each(Product::check_committed)?;
+    let built = build_all(&compiler)?;
+    PRODUCTS.iter().zip(&built).try_for_each(|(product, built)| product.compare(built, &builders))
+}
+
+/// All [`PRODUCTS`] from their sources, in their order.
+fn build_all(compiler: &Compiler) -> Result<Vec<Vec<u8>>> {
+    let mut built = Vec::new();
+    for product in PRODUCTS {
+        let component = product.build(compiler, &built)?;
+        built.push(component);
+    }
+    Ok(built)
 }
 
 /// What the committed files were built with, and what there is to build them again.
@@ -91,16 +119,21 @@ impl Product {
         workspace().join(FOLDER).join(format!("{}.sha256", self.file))
     }
 
-    fn check(&self, compiler: &Compiler, builders: &Builders) -> Result<()> {
+    fn check_committed(&self) -> Result<()> {
         let file = self.file;
         let committed = read(&self.path()).context(REMEDY)?;
         self.judge(&committed)?;
         if read(&self.digest_path()).context(REMEDY)? != digest_line(&committed).as_bytes() {
             bail!("{file}.sha256 is not the digest of {file}: {REMEDY}");
         }
+        Ok(())
+    }
 
-        let built = self.build(compiler)?;
-        let digest = sha256(&built);
+    /// Fails where the committed file is not `built`.
+    fn compare(&self, built: &[u8], builders: &Builders) -> Result<()> {
+        let file = self.file;
+        let committed = read(&self.path())?;
+        let digest = sha256(built);
         if built == committed {
             println!(
                 "{file}: rebuilt from source, byte for byte the committed one ({} bytes, {digest})",
@@ -120,31 +153,22 @@ impl Product {
              (the behaviour is compared by the tests)\n\
              recorded:\n{recorded}\nhere:\n{here}"
         );
-        if contract::wit_text(&built)? != contract::wit_text(&committed)? {
+        if contract::wit_text(built)? != contract::wit_text(&committed)? {
             bail!("{file} has another world than the source gives: {REMEDY}");
         }
         Ok(())
     }
 
-    /// The component from its source.
-    fn build(&self, compiler: &Compiler) -> Result<Vec<u8>> {
-        // Its own folder: with the library built along, it would else wait for, and invalidate, the host's builds.
-        let folder = workspace().join("target/component");
-        let mut build = compiler.cargo_build()?;
-        build
-            .args(["--locked", "--quiet", "--package", self.package, "--profile", PROFILE, "--target-dir"])
-            .arg(&folder);
-        run(&mut build)?;
-        let module = format!("{}.wasm", self.package.replace('-', "_"));
-        let module = read(&compiler.optimize(&folder.join(TARGET).join(PROFILE).join(module))?)?;
-        let component = ComponentEncoder::default()
-            .validate(true)
-            .module(&module)
-            .and_then(|encoder| encoder.encode())
-            .and_then(|component| without_names(&component))
-            .with_context(|| format!("cannot make a component of the module of {}", self.package))?;
+    /// The component from its source; `built` are the products before it.
+    fn build(&self, compiler: &Compiler, built: &[Vec<u8>]) -> Result<Vec<u8>> {
+        let component = match self.source {
+            Source::Crate(package) => build_crate(compiler, package)?,
+            Source::Composition(parts) => {
+                compose(parts, built).with_context(|| format!("cannot compose {}", self.file))?
+            }
+        };
         // For a look at it when it is refused.
-        write_if_changed(&folder.join(self.file), &component)?;
+        write_if_changed(&build_folder().join(self.file), &component)?;
         self.judge(&component)?;
         Ok(component)
     }
@@ -164,6 +188,40 @@ impl Product {
         }
         Ok(())
     }
+}
+
+/// Its own folder: with the library built along, it would else wait for, and invalidate, the host's builds.
+fn build_folder() -> PathBuf {
+    workspace().join("target/component")
+}
+
+/// The component that the crate `package` of `guest/` is.
+fn build_crate(compiler: &Compiler, package: &str) -> Result<Vec<u8>> {
+    let folder = build_folder();
+    let mut build = compiler.cargo_build()?;
+    build
+        .args(["--locked", "--quiet", "--package", package, "--profile", PROFILE, "--target-dir"])
+        .arg(&folder);
+    run(&mut build)?;
+    let module = format!("{}.wasm", package.replace('-', "_"));
+    let module = read(&compiler.optimize(&folder.join(TARGET).join(PROFILE).join(module))?)?;
+    ComponentEncoder::default()
+        .validate(true)
+        .module(&module)
+        .and_then(|encoder| encoder.encode())
+        .and_then(|component| without_names(&component))
+        .with_context(|| format!("cannot make a component of the module of {package}"))
+}
+
+/// The products `parts` as one component; `built` are those of the first [`PRODUCTS`].
+fn compose(parts: &[&str], built: &[Vec<u8>]) -> Result<Vec<u8>> {
+    let mut components = Vec::new();
+    for part in parts {
+        let product = PRODUCTS.iter().zip(built).find(|(product, _)| product.file == *part);
+        let (_, component) = product.with_context(|| format!("no {part} stands before it"))?;
+        components.push((*part, component.as_slice()));
+    }
+    without_names(&composition::compose(&components)?)
 }
 
 /// The component without the names of its inner parts, which only a debugger of components would show.

@@ -4,8 +4,8 @@ use anyhow::{Context, Result, bail};
 use wit_component::{DecodedWasm, WitPrinter};
 use wit_parser::{Resolve, WorldId, WorldItem};
 
-/// Fails when `component` imports a function of another interface than those of `functions_from`. Interfaces may be
-/// imported for their types.
+/// Fails when `component` imports a function of another interface than those of `functions_from`: `package:name/interface`,
+/// or `name:*` for all of a namespace. Interfaces may be imported for their types.
 pub(crate) fn check_imports(component: &[u8], functions_from: &[&str]) -> Result<()> {
     let (resolve, world) = decoded(component)?;
     let strangers = strangers(&resolve, world, functions_from);
@@ -45,7 +45,7 @@ fn strangers(resolve: &Resolve, world: WorldId, functions_from: &[&str]) -> Vec<
             WorldItem::Interface { id, .. } => {
                 // The version is the contract's own and may change.
                 let unversioned = name.split('@').next().unwrap_or_default();
-                if !functions_from.contains(&unversioned) {
+                if !functions_from.iter().any(|allowed| covers(allowed, unversioned)) {
                     let functions = resolve.interfaces[*id].functions.keys();
                     strangers.extend(functions.map(|function| format!("{name}#{function}")));
                 }
@@ -56,6 +56,14 @@ fn strangers(resolve: &Resolve, world: WorldId, functions_from: &[&str]) -> Vec<
         }
     }
     strangers
+}
+
+/// Whether `interface` is `allowed` itself, or of the namespace that `allowed` names.
+fn covers(allowed: &str, interface: &str) -> bool {
+    match allowed.strip_suffix('*') {
+        Some(namespace) => namespace.ends_with(':') && interface.starts_with(namespace),
+        None => allowed == interface,
+    }
 }
 
 #[cfg(test)]
@@ -98,6 +106,13 @@ mod tests {
     #[test]
     fn a_function_of_the_world_itself_is_named_as_a_stranger() {
         assert_eq!(strangers_of("world a { import now: func() -> u64; }", STORE_AND_HOOKS), ["now"]);
+    }
+
+    #[test]
+    fn a_namespace_allows_its_own_interfaces_and_no_other() {
+        let world = "world a { import store; import clock; }";
+        assert!(strangers_of(world, &["circuitry:*"]).is_empty());
+        assert_eq!(strangers_of(world, &["wasi:*", "circuit*"]).len(), 2);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `cargo xtask`: everything around the code that is more than one cargo command.
 //!
 //! - `command` runs programs, and ends them when the user presses Ctrl-C
-//! - `compiler` finds the compiler of the components, `component` builds and verifies them, `contract` judges their imports
+//! - `compiler` finds the compiler of the components, `component` builds and verifies them, `composition` makes one of several,
+//!   `contract` judges their imports
 //! - `server` is one server process, `services` are the two that the tests need, `dynamodb_local` brings one of them
 //! - `setup` installs what is missing, `deny` brings and runs cargo-deny
 //! - `test` and `bench` are the two commands that put it all together
@@ -10,6 +11,7 @@ mod bench;
 mod command;
 mod compiler;
 mod component;
+mod composition;
 mod contract;
 mod deny;
 mod dynamodb_local;
