@@ -1,0 +1,73 @@
+"""What the engine asks its driver to do, and the driver itself as the engine sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, Union
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Load:
+    """Load an entry from the store within ``timeout`` seconds; sends ``Loaded``, or throws ``StoreError``."""
+
+    circuit: str
+    timeout: float
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Swap an entry within ``timeout`` seconds; sends ``Stored`` or ``Conflict``, or throws ``StoreError``."""
+
+    circuit: str
+    expected: bytes | None
+    value: bytes
+    ttl_ms: int | None
+    timeout: float
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """Wait for so many seconds; with 0, let others run."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Wait until the waiter is set, for ``seconds`` at most."""
+
+    waiter: Waiter
+    seconds: float
+
+
+Effect = Union[Load, Swap, Sleep, Wait]
+
+Steps = Generator[Effect, Any, T]
+"""Work in steps, which gives a ``T`` in the end."""
+
+
+class Waiter(Protocol):
+    """What one waits for, and others set: once. Setting it takes no lock, so a finalizer may do it."""
+
+    def set(self) -> None:
+        """Lets whoever waits go on."""
+        ...
+
+
+class Driver(Protocol):
+    """Runs steps."""
+
+    def waiter(self) -> Waiter:
+        """Makes a waiter."""
+        ...
+
+    def spawn(self, steps: Steps[Any]) -> None:
+        """Runs steps in the background: nobody waits for them, and what they raise is logged."""
+        ...
+
+    def after_fork(self) -> None:
+        """In a child: whatever ran in the background is not there."""
+        ...

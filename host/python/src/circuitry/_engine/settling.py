@@ -1,0 +1,178 @@
+"""Settling: outcomes of one record go to it together, one swap under way at a time; what ends meanwhile waits and goes
+with the next. The record is the circuit's shared one, or with a quorum this node's own."""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BusyError, CircuitryError, ComponentError, ContentionError, ForgottenError, StoreError
+from ..outcome import AnyOutcome, Disposition, Outcome, Settlement
+from . import ballot
+from .call import End, Grant
+from .circuit import Circuit
+from .deadline import Deadline
+from .effects import Sleep, Steps, Wait
+from .ends import Batch, Ended, Ends
+from .exchange import Exchange, wrong_answer
+from .node import Node, is_outage, lost
+
+if TYPE_CHECKING:
+    from .ballot import OwnRecord
+
+_log = logging.getLogger("circuitry")
+
+Judge = Any
+"""The node's own record (:class:`.ballot.OwnRecord`), or ``None`` for the shared one."""
+
+
+def _ends(circuit: Circuit, own: OwnRecord | None) -> Ends:
+    return circuit.ends if own is None else own.ends
+
+
+def settle(
+    node: Node, circuit: Circuit, own: OwnRecord | None, grant: Grant, outcome: AnyOutcome, slow: bool
+) -> Steps[Settlement]:
+    """Settles an outcome together with those that end at the same time.
+
+    Waits at most the store's timeout; the settling goes on. It goes on too when whoever ended it is gone.
+    """
+    deadline = Deadline(node.store_timeout)
+    ends = _ends(circuit, own)
+    ended = Ended(grant, outcome, slow, node.driver.waiter())
+    leads = ends.push(ended)
+    try:
+        while ended.answer is None:
+            if leads or ended.leads:
+                leads = ended.leads = False
+                yield from _lead(node, circuit, own, ends, deadline)
+                continue
+            left = deadline.left()
+            if left <= 0:
+                break
+            yield Wait(ended.waiter, left)
+            if ended.leads and ended.answer is None:
+                # The next wait needs another waiter, since this one is set.
+                ended.waiter = node.driver.waiter()
+    finally:
+        if ends.give_up(ended) and ended.answer is None:
+            # The lead came too late for one who is gone.
+            node.driver.spawn(settle_rest(node, circuit, own))
+    if ended.answer is None:
+        return Settlement(Disposition.UNSETTLED)
+    if isinstance(ended.answer, CircuitryError):
+        raise ended.answer
+    return ended.answer
+
+
+def _lead(node: Node, circuit: Circuit, own: OwnRecord | None, ends: Ends, deadline: Deadline) -> Steps[None]:
+    """Settles what waits now, and hands the lead over."""
+    batch = ends.next_batch()
+    is_whole = False
+    settling = _Settling(node, circuit, own, batch)
+    try:
+        is_whole = yield from settling.run(deadline)
+    finally:
+        if not is_whole:
+            # It takes longer than its leader waits, or he was interrupted: it goes on in the background.
+            node.driver.spawn(settling.go_on())
+        elif ends.pass_on():
+            node.driver.spawn(settle_rest(node, circuit, own))
+
+
+def settle_rest(node: Node, circuit: Circuit, own: OwnRecord | None) -> Steps[None]:
+    """Settles all that waits, where none of those who wait can lead."""
+    ends = _ends(circuit, own)
+    while True:
+        yield from _Settling(node, circuit, own, ends.next_batch()).run(None)
+        if not ends.pass_on():
+            return
+
+
+def give_back(node: Node, circuit: Circuit, grant: Grant) -> Steps[None]:
+    """Gives the place of a probe back that nobody settles."""
+    yield from settle(node, circuit, None, grant, Outcome.IGNORED, False)
+
+
+class _Settling:
+    """The settling of one batch, which may be interrupted and gone on with."""
+
+    def __init__(self, node: Node, circuit: Circuit, own: OwnRecord | None, batch: Batch | None) -> None:
+        self._node = node
+        self._circuit = circuit
+        self._own = own
+        self._batch = batch
+        self._operation = None if batch is None else End(batch.completions)
+        self._exchange: Exchange | None = None
+
+    def go_on(self) -> Steps[None]:
+        """Goes on with it in the background, and with what has come meanwhile."""
+        yield from self.run(None)
+        if _ends(self._circuit, self._own).pass_on():
+            yield from settle_rest(self._node, self._circuit, self._own)
+
+    def run(self, until: Deadline | None) -> Steps[bool]:
+        """Settles the batch; says whether it is settled, or the time was over first."""
+        batch = self._batch
+        if batch is None:
+            return True
+        try:
+            if self._own is not None:
+                # A record in memory settles it before the first step, so it is not gone on with.
+                self._batch = None
+                yield from ballot.settle(self._node, self._circuit, self._own, batch)
+                return True
+            return (yield from self._run(batch, until))
+        except CircuitryError as error:
+            lost(self._circuit, batch.outcomes(), error)
+            batch.settle_all(error)
+            return True
+        except Exception as error:
+            # What must not happen fails this batch, and not the circuit for ever.
+            _log.exception("circuit `%s`: outcomes could not be settled", self._circuit.name)
+            batch.settle_all(ComponentError(f"the settling ended early: {error}"))
+            return True
+
+    def _run(self, batch: Batch, until: Deadline | None) -> Steps[bool]:
+        node, circuit = self._node, self._circuit
+        assert self._operation is not None
+        while not node.outage.is_down:
+            if self._exchange is None:
+                self._exchange = Exchange(node, circuit, self._operation, circuit.known)
+            try:
+                answer = yield from self._exchange.run(Deadline(node.patience))
+            except (ContentionError, BusyError):
+                # No outcome is given up because others write too.
+                if until is not None and until.left() <= 0:
+                    return False
+                yield Sleep(random.uniform(0.000_5, 0.008))
+            except StoreError as error:
+                if not is_outage(error):
+                    raise
+                node.enter_outage(circuit, error)
+            except ForgottenError as error:
+                lost(circuit, batch.outcomes(), error)
+                batch.settle_all(Settlement(Disposition.UNSETTLED))
+                return True
+            else:
+                if answer[0] != "settled":
+                    raise wrong_answer()
+                node.announce(circuit, answer, local=False)
+                batch.settle(answer[1]["dispositions"], local=False)
+                return True
+        if self._exchange is not None and self._exchange.may_have_written():
+            node.finish_later(self._exchange)
+        self._settle_locally(batch)
+        return True
+
+    def _settle_locally(self, batch: Batch) -> None:
+        """On this process's own record, so that the circuit protects through the outage."""
+        node, circuit = self._node, self._circuit
+        if node.settings.store_failure != "local":
+            return batch.settle_all(Settlement(Disposition.UNCOUNTED, local=True))
+        answer = node.ask_locally(circuit, End(batch.completions), node.outage.records)
+        if answer[0] != "settled":
+            raise wrong_answer()
+        node.announce(circuit, answer, local=True)
+        return batch.settle(answer[1]["dispositions"], local=True)

@@ -1,0 +1,1 @@
+"""The component in wasmtime: values, calls, instances. Nothing outside of this folder knows wasmtime."""

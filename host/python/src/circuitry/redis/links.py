@@ -1,0 +1,255 @@
+"""Connections to one server, made by redis-py and driven here: so a request is sent at most once, is bounded as a
+whole, and it is known whether it was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from redis import asyncio as aioredis
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from .protocol import Command, Trouble
+
+# Connections that are kept for later.
+_KEPT = 64
+# What a pool adds to the settings of its connections for its own use.
+_POOLS_OWN = ("maint_", "maintenance_", "orig_", "oss_", "himport", "cache", "event_dispatcher")
+
+_FAILURES = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
+
+
+def settings_of(pool: Any, retry: Any) -> dict[str, Any]:
+    """The settings of a pool's connections, with what a circuit breaker's store has to have: bytes come as bytes, and
+    nothing is sent a second time."""
+    given = {name: value for name, value in pool.connection_kwargs.items() if not name.startswith(_POOLS_OWN)}
+    given.update(
+        decode_responses=False, retry=retry, retry_on_error=[], retry_on_timeout=False, health_check_interval=0
+    )
+    return given
+
+
+def place_of(settings: Mapping[str, Any]) -> str:
+    """Where a server is, without what is secret."""
+    if "path" in settings:
+        return str(settings["path"])
+    if "connection_pool" in settings:
+        return f"the master {getattr(settings['connection_pool'], 'service_name', '')!r}"
+    return f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
+
+
+class Link:
+    """Connections for threads."""
+
+    def __init__(self, pool: Any, connect_timeout: float) -> None:
+        self._class = pool.connection_class
+        self._settings = settings_of(pool, Retry(NoBackoff(), 0))
+        self.place = place_of(self._settings)
+        self._connect_timeout = connect_timeout
+        # Appending to a list and popping from it are one step each.
+        self._idle: list[Any] = []
+        _links.add(self)
+
+    def after_fork(self) -> None:
+        """In a child: the connections are the parent's."""
+        idle, self._idle = self._idle, []
+        _inherited.extend(idle)
+
+    def send(self, commands: Sequence[Command], until: float) -> list[Any]:
+        """Sends one message and reads its answers; an error of the server is an answer. Raises :class:`Trouble`."""
+        connection = self._take(until)
+        try:
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            answers = [self._read(connection, until) for _ in commands]
+        except Trouble:
+            connection.disconnect()
+            raise
+        except _FAILURES as error:
+            connection.disconnect()
+            raise Trouble("no answer", error) from None
+        except exceptions.RedisError as error:
+            # An answer that is no Redis protocol.
+            connection.disconnect()
+            raise Trouble("no answer", error) from None
+        except BaseException:
+            connection.disconnect()
+            raise
+        if len(self._idle) < _KEPT:
+            self._idle.append(connection)
+        else:
+            connection.disconnect()
+        return answers
+
+    def _read(self, connection: Any, until: float) -> Any:
+        if not connection.can_read(timeout=max(0.0, until - time.monotonic())):
+            raise Trouble("no answer", "there was none in time")
+        try:
+            return connection.read_response(disable_decoding=True)
+        except (exceptions.ResponseError, exceptions.AuthenticationError, exceptions.BusyLoadingError) as error:
+            return error
+
+    def _take(self, until: float) -> Any:
+        """A connection on which nothing waits to be read, as on one that the server has closed."""
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return self._connect(until)
+            try:
+                if not connection.can_read(timeout=0):
+                    return connection
+            except (exceptions.RedisError, OSError):
+                pass
+            connection.disconnect()
+
+    def _connect(self, until: float) -> Any:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise Trouble("not sent", "there was no time to connect")
+        connection = None
+        try:
+            limits = {"socket_timeout": left, "socket_connect_timeout": min(left, self._connect_timeout)}
+            connection = self._class(**{**self._settings, **limits})
+            connection.connect()
+        except Exception as error:
+            if connection is not None:
+                connection.disconnect()
+            raise Trouble("not sent", error) from None
+        return connection
+
+    def close(self) -> None:
+        """Closes what is idle."""
+        while self._idle:
+            self._idle.pop().disconnect()
+
+
+class AsyncLink:
+    """Connections for asyncio, of the loop that runs."""
+
+    def __init__(self, pool: Any, connect_timeout: float) -> None:
+        from redis.asyncio.retry import Retry as AsyncRetry
+
+        self._class = pool.connection_class
+        self._settings = settings_of(pool, AsyncRetry(NoBackoff(), 0))
+        self.place = place_of(self._settings)
+        self._connect_timeout = connect_timeout
+        self._idle: list[Any] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        _links.add(self)
+
+    def after_fork(self) -> None:
+        """In a child: the connections are the parent's."""
+        idle, self._idle = self._idle, []
+        self._loop = None
+        _inherited.extend(idle)
+
+    async def send(self, commands: Sequence[Command], until: float) -> list[Any]:
+        """As :meth:`Link.send`. Cancelled, its connection is closed."""
+        connection = await self._take(until)
+        try:
+            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            answers = [await self._read(connection, until) for _ in commands]
+        except Trouble:
+            await connection.disconnect(nowait=True)
+            raise
+        except (*_FAILURES, exceptions.RedisError) as error:
+            await connection.disconnect(nowait=True)
+            raise Trouble("no answer", error) from None
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        if len(self._idle) < _KEPT and self._loop is asyncio.get_running_loop():
+            self._idle.append(connection)
+        else:
+            await connection.disconnect(nowait=True)
+        return answers
+
+    async def _read(self, connection: Any, until: float) -> Any:
+        try:
+            answer = await connection.read_response(
+                disable_decoding=True, timeout=max(0.000_001, until - time.monotonic())
+            )
+        except (exceptions.ResponseError, exceptions.AuthenticationError, exceptions.BusyLoadingError) as error:
+            return error
+        if answer is None:
+            # No request of ours is answered so.
+            raise Trouble("no answer", "there was none in time")
+        return answer
+
+    async def _take(self, until: float) -> Any:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            # Those of another loop cannot be used here, and not be closed either if it has ended.
+            _inherited.extend(self._idle)
+            self._idle, self._loop = [], loop
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return await self._connect(until)
+            try:
+                if connection.is_connected and not await connection.can_read():
+                    return connection
+            except (exceptions.RedisError, OSError):
+                pass
+            await connection.disconnect(nowait=True)
+
+    async def _connect(self, until: float) -> Any:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise Trouble("not sent", "there was no time to connect")
+        connection = None
+        try:
+            limits = {"socket_timeout": left, "socket_connect_timeout": min(left, self._connect_timeout)}
+            connection = self._class(**{**self._settings, **limits})
+            await connection.connect()
+        except Exception as error:
+            if connection is not None:
+                await connection.disconnect(nowait=True)
+            raise Trouble("not sent", error) from None
+        except BaseException:
+            if connection is not None:
+                await connection.disconnect(nowait=True)
+            raise
+        # From now on each answer is bounded by itself.
+        connection.socket_timeout = None
+        return connection
+
+    async def aclose(self) -> None:
+        """Closes what is idle."""
+        while self._idle:
+            await self._idle.pop().disconnect(nowait=True)
+
+
+def make_pool(server: Any, *, is_async: bool) -> Any:
+    """The pool of a client, or of a URL."""
+    if isinstance(server, str):
+        kind = aioredis.ConnectionPool if is_async else _sync_pool()
+        return kind.from_url(server)
+    return getattr(server, "connection_pool", None)
+
+
+def _sync_pool() -> Any:
+    from redis import ConnectionPool
+
+    return ConnectionPool
+
+
+_links: weakref.WeakSet[Any] = weakref.WeakSet()
+# Connections that belong to a parent, or to a loop that has ended: they are not used, and not closed by a finalizer.
+_inherited: list[Any] = []
+
+
+def _after_fork_in_child() -> None:
+    for link in list(_links):
+        link.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
