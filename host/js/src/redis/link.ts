@@ -1,0 +1,195 @@
+/** {@link Link}: the connection, and what replaces it when it is of no use any more. Neither kind sends anything twice. */
+
+import { SettingsError, StoreError } from '../errors.js';
+import type { IoRedisClient, NodeRedisClient } from '../redis.js';
+import { messageOf } from '../store.js';
+import { Trouble, remedyFor, troubleOf } from './trouble.js';
+
+/** What the server answers: texts of one line as text, others as bytes. */
+export type Reply = unknown;
+
+export interface Link {
+  /** Where it leads, for messages. */
+  readonly place: string;
+  send(command: (string | Buffer)[]): Promise<Reply>;
+  /** Replaces a connection that answers nothing. */
+  replace(): void;
+  close(): void;
+}
+
+/** In the protocol, `$` begins a text of bytes. */
+const AS_BYTES = { typeMapping: { 36: Buffer } };
+/** Between two attempts to connect, longer each time, and up to twice as long by chance: a fleet does not come back in step. */
+const SHORTEST_PAUSE_MS = 50;
+const LONGEST_PAUSE_MS = 2_000;
+
+/** What is used of node-redis. */
+interface OwnClient extends NodeRedisClient {
+  connect(): Promise<unknown>;
+  destroy(): void;
+  on(event: string, listener: (value: unknown) => void): unknown;
+}
+
+/** A connection that is made here, by node-redis. */
+export class OwnLink implements Link {
+  readonly place: string;
+  readonly #options: object;
+  #create: ((options: object) => OwnClient) | undefined;
+  #client: OwnClient | undefined;
+  #isClosed = false;
+
+  constructor(url: string, connectTimeoutMs: number) {
+    let address: URL;
+    try {
+      address = new URL(url);
+    } catch {
+      throw new StoreError('other', 'the URL of the Redis server is none; give redis://[user:password@]host[:port][/database]');
+    }
+    if (address.protocol !== 'redis:' && address.protocol !== 'rediss:') {
+      throw new StoreError('other', `the URL begins with ${address.protocol}//; give redis:// or, for TLS, rediss://`);
+    }
+    // No password in messages.
+    this.place = `${address.protocol}//${address.host}${address.pathname}`;
+    const retrying = (retries: number): number => {
+      return Math.min(SHORTEST_PAUSE_MS * 2 ** Math.min(retries, 10), LONGEST_PAUSE_MS) * (1 + Math.random());
+    };
+    this.#options = {
+      url,
+      disableOfflineQueue: true,
+      socket: { connectTimeout: connectTimeoutMs, reconnectStrategy: retrying },
+    };
+  }
+
+  /** Connects; `lazy` does not wait for it. */
+  async open(lazy: boolean): Promise<void> {
+    try {
+      // Only who connects needs the package.
+      const { createClient } = (await import('redis')) as unknown as { createClient: (options: object) => OwnClient };
+      this.#create = createClient;
+    } catch (error) {
+      throw new StoreError('other', 'the package redis is not installed: npm install redis', { cause: error });
+    }
+    if (lazy) return this.#connect();
+    const once = { ...this.#options, socket: { ...(this.#options as { socket: object }).socket, reconnectStrategy: false } };
+    // The first attempt is told of; one that has been good is followed by others.
+    const first = this.#create(once);
+    first.on('error', () => {});
+    try {
+      await first.connect();
+      await checkVersion(first);
+    } catch (error) {
+      throw failedToConnect(this.place, error);
+    } finally {
+      destroy(first);
+    }
+    const ready = new Promise<void>((resolve) => this.#connect(resolve));
+    await ready;
+  }
+
+  #connect(ready: () => void = () => {}): void {
+    if (this.#isClosed || !this.#create) return;
+    const client = this.#create(this.#options);
+    this.#client = client;
+    // Whoever sends is told; the client goes on trying.
+    client.on('error', () => {});
+    // One that gave up (a password that is no longer good) is of no use.
+    client.connect().then(ready, () => {});
+    client.on('terminated', ready);
+  }
+
+  async send(command: (string | Buffer)[]): Promise<Reply> {
+    const client = this.#client;
+    if (!client) throw new Trouble('not-sent', this.#isClosed ? 'the store is closed' : 'the store is not connected');
+    return client.sendCommand(command, AS_BYTES);
+  }
+
+  replace(): void {
+    const old = this.#client;
+    if (!old || this.#isClosed) return;
+    // First, so that what fails by it finds the new one.
+    this.#connect();
+    destroy(old);
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    const old = this.#client;
+    this.#client = undefined;
+    if (old) destroy(old);
+  }
+}
+
+/** A client that the user made, and only the user can replace. */
+export class GivenLink implements Link {
+  readonly place = 'the client that was given';
+  readonly #send: (command: (string | Buffer)[]) => Promise<Reply>;
+
+  constructor(client: NodeRedisClient | IoRedisClient) {
+    const given = client as Partial<NodeRedisClient & IoRedisClient & { options: Record<string, unknown>; masters: unknown }>;
+    if (typeof given !== 'object' || given === null) throw new SettingsError('client', 'it is no client of node-redis or ioredis');
+    if (typeof given.callBuffer === 'function') {
+      const { callBuffer, options } = given;
+      if (options?.['autoResendUnfulfilledCommands'] !== false) {
+        throw new SettingsError(
+          'client',
+          'it sends again what was not answered, and a swap must be sent once: make it with autoResendUnfulfilledCommands: false, or ' +
+            'give client.duplicate({ autoResendUnfulfilledCommands: false, enableOfflineQueue: false, maxRetriesPerRequest: 0 })',
+        );
+      }
+      if (options['keyPrefix']) throw new SettingsError('client', 'it has a keyPrefix; give prefix to the store instead');
+      this.#send = async ([name, ...args]) => texts(await callBuffer.call(client, String(name), ...args), String(name));
+    } else if (typeof given.sendCommand === 'function' && typeof given.isReady === 'boolean' && given.masters === undefined) {
+      const { sendCommand } = given;
+      this.#send = (command) => sendCommand.call(client, command, AS_BYTES);
+    } else {
+      throw new SettingsError('client', 'it is no client of node-redis (createClient) or ioredis; clusters are not supported');
+    }
+  }
+
+  async send(command: (string | Buffer)[]): Promise<Reply> {
+    return this.#send(command);
+  }
+
+  replace(): void {}
+
+  close(): void {}
+}
+
+/** ioredis gives a text of one line as bytes, too. */
+function texts(reply: unknown, command: string): unknown {
+  return command === 'TYPE' && Buffer.isBuffer(reply) ? reply.toString() : reply;
+}
+
+function destroy(client: OwnClient): void {
+  try {
+    client.destroy();
+  } catch {
+    // It was closed already.
+  }
+}
+
+/** The scripts need effects replication, and scripts that may ask for the time before they write: 6.2. */
+async function checkVersion(client: OwnClient): Promise<void> {
+  const told = await client.sendCommand(['INFO', 'server'], AS_BYTES).catch((error: unknown) => {
+    // Who may not ask is told by the first operation.
+    if (troubleOf(error).kind === 'refused') return '';
+    throw error;
+  });
+  const found = /redis_version:(\d+)\.(\d+)/.exec(String(told));
+  if (!found) return;
+  const [major, minor] = [Number(found[1]), Number(found[2])];
+  if (major < 6 || (major === 6 && minor < 2)) {
+    throw new StoreError('other', `the server is Redis ${major}.${minor}; circuitry needs 6.2 or newer`);
+  }
+}
+
+function failedToConnect(place: string, error: unknown): StoreError {
+  if (error instanceof StoreError) return error;
+  const trouble = troubleOf(error);
+  const message = `connect to ${place}: ${messageOf(error)}`;
+  if (trouble.kind === 'refused') return new StoreError(remedyFor(trouble.message), message, { cause: error });
+  const code = (error as { code?: unknown }).code;
+  // A certificate that is not accepted does not pass.
+  const isTls = typeof code === 'string' && /CERT|SSL|TLS|SELF_SIGNED|UNABLE_TO_VERIFY/.test(code);
+  return new StoreError(isTls ? 'other' : 'unavailable', message, { cause: error });
+}
