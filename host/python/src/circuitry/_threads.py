@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import _steps
 from ._engine import permits
 from ._engine.circuit import Circuit
-from ._engine.effects import Effect, Load, Sleep, Steps, Swap, Wait
+from ._engine.effects import Announce, Effect, Load, Sleep, Steps, Swap, Wait
 from ._engine.node import Node
 from ._engine.permits import Hold
 from ._work import PermitBase, check_result, check_work, checked_override, context_of, judge
 from .context import Context
-from .errors import CircuitryError, SettingsError, StoreError
+from .errors import CircuitryError, SettingsError, StoreError, shortened
 from .memory import MemoryStore
 from .outcome import AnyOutcome, Settlement, checked_outcome
 from .settings import Options, Settings
@@ -70,6 +70,9 @@ class _ThreadDriver:
     def after_fork(self) -> None:
         self._background = set()
 
+    def announces(self) -> bool:
+        return callable(getattr(self._store, "announce", None))
+
     def spawn(self, steps: Steps[Any]) -> None:
         thread = threading.Thread(target=self._run_in_background, args=(steps,), name="circuitry", daemon=True)
         self._background.add(thread)
@@ -83,7 +86,8 @@ class _ThreadDriver:
     def _run_in_background(self, steps: Steps[Any]) -> None:
         try:
             self.run(steps)
-        except Exception:
+        except BaseException:
+            # An interrupt in a thread of ours is nobody's.
             _log.exception("what went on in the background failed")
         finally:
             self._background.discard(threading.current_thread())
@@ -126,6 +130,8 @@ class _ThreadDriver:
             )
         if isinstance(effect, Sleep):
             return time.sleep(effect.seconds)
+        if isinstance(effect, Announce):
+            return getattr(self._store, "announce")(effect.circuit, timeout=effect.timeout)  # noqa: B009 - not all have it
         waiter = effect.waiter
         assert isinstance(effect, Wait) and isinstance(waiter, _Waiter)
         return waiter.wait(effect.seconds)
@@ -359,7 +365,9 @@ class Scope:
             permit.end(outcome)
         except CircuitryError as failed:
             # A store that fails after the work loses nothing of the user's.
-            _log.warning("circuit `%s`: the outcome of finished work could not be settled: %s", circuit.name, failed)
+            _log.warning(
+                "circuit `%s`: the outcome of finished work could not be settled: %s", shortened(circuit.name), failed
+            )
 
 
 def check_store(store: object, *, is_async: bool) -> None:

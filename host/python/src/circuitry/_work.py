@@ -10,7 +10,7 @@ from ._engine.circuit import Circuit
 from ._engine.node import Node
 from ._engine.permits import Admitted, Hold
 from .context import Context
-from .errors import ArgumentError, CircuitRefused, ContentionError, StoreError
+from .errors import ArgumentError, CircuitRefused, ContentionError, StoreError, shortened
 from .outcome import AnyOutcome, Outcome, checked_outcome
 from .state import Override, OverrideKind
 
@@ -30,7 +30,7 @@ def judge(node: Node, circuit: Circuit, base: str, error: BaseException | None) 
         return checked_outcome(matcher(error))
     except Exception:
         # The work did fail.
-        _log.exception("circuit `%s`: the error matcher raised, or gave no outcome", circuit.name)
+        _log.exception("circuit `%s`: the error matcher raised, or gave no outcome", shortened(circuit.name))
         return Outcome.FAILURE
 
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import _steps
 from ._engine import permits
 from ._engine.circuit import Circuit
-from ._engine.effects import Effect, Load, Sleep, Steps, Swap, Wait
+from ._engine.effects import Announce, Effect, Load, Sleep, Steps, Swap, Wait
 from ._engine.node import Node
 from ._engine.permits import Admitted, Hold
 from ._threads import check_store, unforeseen
 from ._work import PermitBase, check_work, checked_override, context_of, judge
 from .context import Context
-from .errors import ArgumentError, CircuitryError, StoreError
+from .errors import ArgumentError, CircuitryError, StoreError, shortened
 from .memory import AsyncMemoryStore
 from .outcome import AnyOutcome, Outcome, Settlement, checked_outcome
 from .settings import Options, Settings
@@ -110,6 +110,9 @@ class _AsyncDriver:
         self._loop = None
         self._tasks = set()
 
+    def announces(self) -> bool:
+        return callable(getattr(self._store, "announce", None))
+
     def task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """A task that is held until it ends."""
         task = self.loop().create_task(work)
@@ -181,6 +184,9 @@ class _AsyncDriver:
             return await _bounded(swap, effect.timeout)
         if isinstance(effect, Sleep):
             return await asyncio.sleep(effect.seconds)
+        if isinstance(effect, Announce):
+            announce = getattr(self._store, "announce")  # noqa: B009 - not all have it
+            return await _bounded(announce(effect.circuit, timeout=effect.timeout), effect.timeout)
         waiter = effect.waiter
         assert isinstance(effect, Wait) and isinstance(waiter, _Waiter)
         if not waiter.future.done():
@@ -384,7 +390,9 @@ class AsyncScope:
                 await permit.end(outcome)
         except CircuitryError as failed:
             # A store that fails after the work loses nothing of the user's.
-            _log.warning("circuit `%s`: the outcome of finished work could not be settled: %s", circuit.name, failed)
+            _log.warning(
+                "circuit `%s`: the outcome of finished work could not be settled: %s", shortened(circuit.name), failed
+            )
 
 
 __all__ = ["AsyncBreaker", "AsyncFactory", "AsyncMemoryStore", "AsyncPermit", "AsyncScope", "AsyncStore"]

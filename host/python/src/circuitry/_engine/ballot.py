@@ -14,7 +14,7 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BusyError, CircuitryError, ContentionError, StoreError
+from ..errors import BusyError, CircuitryError, ContentionError, StoreError, shortened
 from ..memory import Table
 from ..outcome import Disposition, Settlement
 from ..settings import CircuitSettings
@@ -147,7 +147,7 @@ def cast(node: Node, circuit: Circuit, era: int) -> Steps[None]:
         if node.settings.store_failure == "local":
             _told(node, circuit, node.ask_locally(circuit, operation, node.outage.records), local=True)
     except CircuitryError as error:
-        _log.warning("circuit `%s`: this node's vote was not counted: %s", circuit.name, error)
+        _log.warning("circuit `%s`: this node's vote was not counted: %s", shortened(circuit.name), error)
     return None
 
 

@@ -43,7 +43,15 @@ class Wait:
     seconds: float
 
 
-Effect = Union[Load, Swap, Sleep, Wait]
+@dataclass(frozen=True)
+class Announce:
+    """Tell other processes that a circuit has changed, where the store can; a hint, which may be lost."""
+
+    circuit: str
+    timeout: float
+
+
+Effect = Union[Load, Swap, Sleep, Wait, Announce]
 
 Steps = Generator[Effect, Any, T]
 """Work in steps, which gives a ``T`` in the end."""
@@ -66,6 +74,10 @@ class Driver(Protocol):
 
     def spawn(self, steps: Steps[Any]) -> None:
         """Runs steps in the background: nobody waits for them, and what they raise is logged."""
+        ...
+
+    def announces(self) -> bool:
+        """Whether the store tells others of changes."""
         ...
 
     def after_fork(self) -> None:

@@ -22,11 +22,11 @@ from ..errors import (
 )
 from ..outcome import Outcome
 from ..store import Conflict, Loaded
-from .call import End, Operation, Start, denies, request
+from .call import End, Operation, Start, denies, transitions_of
 from .circuit import Circuit
 from .deadline import Deadline
 from .effects import Sleep, Steps
-from .store_steps import Interrupted, load, seen_in, swap, to_wit
+from .store_steps import Interrupted, load, seen_in, swap
 
 if TYPE_CHECKING:
     from .node import Node
@@ -96,6 +96,8 @@ class Exchange:
             try:
                 answer = yield from self._attempt(deadline)
                 self.is_answered = True
+                if answer[0] in ("overridden", "cleared") or transitions_of(answer):
+                    self._node.tell_watchers(self.circuit)
                 return answer
             except Interrupted as interrupted:
                 error: CircuitryError = interrupted.cause
@@ -217,6 +219,3 @@ def decide_here(node: Node, circuit: Circuit, operation: Operation, seen: Loaded
 def wrong_answer() -> ComponentError:
     """An answer of another kind than the question."""
     return ComponentError("the component answered another question")
-
-
-__all__ = ["Answer", "Exchange", "decide_here", "failure", "request", "to_wit", "wrong_answer"]

@@ -15,15 +15,23 @@ from typing import Any, Literal
 from .._wasm.component import Component, will_trip_by
 from ..clock import StoreClock
 from ..context import Context
-from ..errors import ArgumentError, BusyError, CircuitryError, ContentionError, SettingsError, StoreError
+from ..errors import (
+    ArgumentError,
+    BusyError,
+    CircuitryError,
+    ContentionError,
+    SettingsError,
+    StoreError,
+    shortened,
+)
 from ..memory import Table
 from ..settings import Settings
 from ..state import StateChange, Transition
 from ..store import Conflict, Loaded, name_problem
-from .call import CastVote, Grant, Inspect, Operation, Renew, Start, Token, request, transitions_of
+from .call import CastVote, Grant, Operation, Renew, Start, Token, request, transitions_of
 from .circuit import Circuit
 from .deadline import Deadline
-from .effects import Driver, Sleep, Steps, Waiter
+from .effects import Announce, Driver, Sleep, Steps, Waiter
 from .exchange import Answer, Exchange, failure
 from .outage import Outage, watch
 from .store_steps import seen_in, to_wit
@@ -220,6 +228,11 @@ class Node:
             raise failure(circuit.name, answer[1])
         return answer
 
+    def tell_watchers(self, circuit: Circuit) -> None:
+        """Tells other processes of a change, where they listen. A hint: nobody waits for it, and it may be lost."""
+        if self.driver.announces():
+            self.driver.spawn(_announce(circuit.name, self.store_timeout))
+
     # ---- outages ----
 
     def enter_outage(self, circuit: Circuit, error: StoreError) -> None:
@@ -266,7 +279,7 @@ class Node:
             transition = Transition.from_wit(made)
             _log.info(
                 "circuit `%s` is %s now, it was %s: %s%s",
-                circuit.name,
+                shortened(circuit.name),
                 transition.next,
                 transition.previous,
                 transition.reason,
@@ -288,7 +301,7 @@ class Node:
                 callback(change)
             except Exception:
                 # A listener that raises must not break the call that it listens to.
-                _log.exception("circuit `%s`: the state-change callback raised", circuit.name)
+                _log.exception("circuit `%s`: the state-change callback raised", shortened(circuit.name))
 
     # ---- the end ----
 
@@ -311,9 +324,11 @@ class Node:
             waiter.set()
 
 
-def look(node: Node, circuit: Circuit) -> Steps[Asked]:
-    """Looks at a circuit."""
-    return (yield from node.ask(circuit, Inspect()))
+def _announce(circuit: str, timeout: float) -> Steps[None]:
+    try:
+        yield Announce(circuit, timeout)
+    except StoreError as error:
+        _log.debug("circuit `%s`: others were not told of a change: %s", shortened(circuit), error)
 
 
 def is_outage(error: CircuitryError) -> bool:
@@ -324,7 +339,7 @@ def is_outage(error: CircuitryError) -> bool:
 def lost(circuit: Circuit, outcomes: int, error: CircuitryError) -> None:
     """Outcomes that are not counted, or of which nobody can tell."""
     if outcomes > 0:
-        _log.warning("circuit `%s`: %d outcomes are lost: %s", circuit.name, outcomes, error)
+        _log.warning("circuit `%s`: %d outcomes are lost: %s", shortened(circuit.name), outcomes, error)
 
 
 def settings_name(field: str) -> str:

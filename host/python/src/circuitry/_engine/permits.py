@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CircuitRefused, CircuitryError, RefusalReason
+from ..errors import CircuitRefused, CircuitryError, RefusalReason, shortened
 from ..outcome import AnyOutcome, Disposition, Outcome, Settlement
 from ..settings import CircuitSettings
 from . import ballot, settling
@@ -159,9 +159,9 @@ def _renew(hold: Hold) -> Steps[None]:
                 # What an outage's record does not hold the shared one may.
                 is_held = who != "shared" or all(deadline is not None for deadline in answer[1]["deadlines"])
         except CircuitryError as error:
-            _log.debug("circuit `%s`: a probe's lease was not renewed: %s", circuit.name, error)
+            _log.debug("circuit `%s`: a probe's lease was not renewed: %s", shortened(circuit.name), error)
         else:
             if not is_held:
-                _log.debug("circuit `%s`: the probe's place was given to another", circuit.name)
+                _log.debug("circuit `%s`: the probe's place was given to another", shortened(circuit.name))
                 return
-    _log.warning("circuit `%s`: a probe's work takes too long; its place may go to another", circuit.name)
+    _log.warning("circuit `%s`: a probe's work takes too long; its place may go to another", shortened(circuit.name))

@@ -7,7 +7,7 @@ import logging
 import random
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BusyError, CircuitryError, ComponentError, ContentionError, ForgottenError, StoreError
+from ..errors import BusyError, CircuitryError, ComponentError, ContentionError, ForgottenError, StoreError, shortened
 from ..outcome import AnyOutcome, Disposition, Outcome, Settlement
 from . import ballot
 from .call import End, Grant
@@ -128,9 +128,14 @@ class _Settling:
             lost(self._circuit, batch.outcomes(), error)
             batch.settle_all(error)
             return True
-        except Exception as error:
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            if not isinstance(error, Exception) and until is not None:
+                # It interrupts the one who leads; the settling goes on without him.
+                raise
             # What must not happen fails this batch, and not the circuit for ever.
-            _log.exception("circuit `%s`: outcomes could not be settled", self._circuit.name)
+            _log.exception("circuit `%s`: outcomes could not be settled", shortened(self._circuit.name))
             batch.settle_all(ComponentError(f"the settling ended early: {error}"))
             return True
 
