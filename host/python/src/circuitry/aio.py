@@ -115,7 +115,11 @@ class _AsyncDriver:
 
     def task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """A task that is held until it ends."""
-        task = self.loop().create_task(work)
+        try:
+            task = self.loop().create_task(work)
+        except RuntimeError:
+            work.close()
+            raise
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
