@@ -2,8 +2,8 @@
 
     python host/python/bench.py [rounds]
 
-A round makes each decision some hundred times on the usual record: closed, 32 remembered calls. Told are the median over
-the rounds, and the least and the most.
+A round makes each decision some hundred times on the usual record: closed, 32 remembered calls. Told are the median
+over the rounds, and the least and the most.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import pytest
 
-from circuitry import Conflict, Entry, Loaded, Store, StoreError, Stored, Swapped
+from circuitry import Conflict, Entry, Loaded, Store, Stored, StoreError, Swapped
 
 SHORT_MS = 200
 LIFE_MS = 1_000
@@ -140,7 +140,8 @@ def swap_is_atomic_under_64_concurrent_writers(harness: Harness) -> None:
         return 0 if entry is None else int.from_bytes(entry.value, "big")
 
     def count_up(writer: int) -> list[int]:
-        store, written = handles[writer % 2], []
+        store = handles[writer % 2]
+        written: list[int] = []
         known = load(store, "count").entry
         while len(written) < INCREMENTS_OF_EACH:
             value = (number(known) + 1).to_bytes(8, "big")

@@ -1,6 +1,6 @@
 """A worker of the polyglot fleet test: it takes commands as JSON lines on stdin and answers each with one on stdout.
 
-    python fleet_worker.py '{"redis_url": "…", "prefix": "…", "circuit": "…", "failure_count_threshold": 5, …}' [--async]
+    python fleet_worker.py '{"redis_url": "…", "prefix": "…", "circuit": "…", "failure_count_threshold": 5}' [--async]
 
 It works with threads; with ``--async`` with asyncio.
 """

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import pytest
-from conformance import RULES, Harness, bounded
-from servers import LossyProxy, free_port, fresh_prefix, redis_url
 
 from circuitry import AsyncMemoryStore, AsyncStore, Loaded, ManualClock, MemoryStore, Store, StoreError, Swapped
 from circuitry.redis import AsyncRedisStore, RedisStore
+from conformance import RULES, Harness, bounded
+from servers import LossyProxy, free_port, fresh_prefix, redis_url
 
 T = TypeVar("T")
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from doubles import Recorder, TaskStore, ThreadStore, fail, once
 
 from circuitry import (
     AsyncFactory,
@@ -25,6 +24,7 @@ from circuitry import (
 )
 from circuitry._engine.call import COMPLETIONS_MAX, Grant, Token
 from circuitry._engine.ends import Ended, Ends
+from doubles import Recorder, TaskStore, ThreadStore, fail, once
 
 NOW_MS = 1_800_000_000_000
 
@@ -409,7 +409,7 @@ def test_a_granted_start_loads_and_asks_the_component_no_more() -> None:
         asked.append(request[0])
         return decide(request, *arguments)
 
-    factory._node.component = type("Counted", (), {"decide": staticmethod(counted)})()  # type: ignore[assignment]
+    factory._node.component = type("Counted", (), {"decide": staticmethod(counted)})()
     loads = store.loads
     for _ in range(3):
         breaker.start()
@@ -446,7 +446,7 @@ def test_starts_have_consecutive_numbers_and_other_calls_numbers_apart_from_thos
             seen.append((request[0], request[1]["caller"]["sequence"]))
         return decide(request, *arguments)
 
-    node.component = type("Noted", (), {"decide": staticmethod(noted)})()  # type: ignore[assignment]
+    node.component = type("Noted", (), {"decide": staticmethod(noted)})()
     for _ in range(4):
         # So that no start is granted.
         breaker._circuit.granted = None

@@ -7,9 +7,9 @@ from typing import Any
 
 import cbor2
 import pytest
-from vectors import Machine, Way, matches, read, run, to_json, vectors
 
 from circuitry._wasm import raw
+from vectors import Machine, Way, matches, read, run, to_json, vectors
 
 VECTORS = vectors()
 RECORDS = read("records.json")
@@ -33,7 +33,7 @@ def test_the_public_way_of_calling_keeps_to_the_vectors(file: str) -> None:
     of_file = [vector for name, vector in VECTORS if name == file]
     for vector in of_file[:: max(1, len(of_file) // 4)]:
         for way in ("breaker", "exchange"):
-            assert run(vector, Machine(public=True), way) == RECORDS[vector["name"]]  # type: ignore[arg-type]
+            assert run(vector, Machine(public=True), way) == RECORDS[vector["name"]]
 
 
 def test_the_structures_of_this_wasmtime_are_known() -> None:

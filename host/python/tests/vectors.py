@@ -167,7 +167,7 @@ class Machine:
 
     def call_in_steps(self, request: Plain, known: Plain | None, now_ms: int) -> tuple[str, Any]:
         """The same call by the loop that ``wit/exchange.wit`` describes."""
-        ((name, ask),) = request.items()
+        (ask,) = request.values()
         circuit = ask["circuit"]
         unverified = known is not None
         seen = known
@@ -337,7 +337,7 @@ def _step(vector: Plain, step: Plain, machine: Machine, way: Way, names: dict[st
     }  # fmt: skip
     assert not unknown, f"a step has fields that this runner does not know: {unknown}"
     circuit = step.get("circuit", "upstream")
-    settings = step.get("settings", vector["settings"])
+    settings: Plain = step.get("settings", vector["settings"])
     memory = machine.memory
     store_at_ms = step.get("store-at-ms")
     memory.clock_ms = None if store_at_ms is None else int(store_at_ms)

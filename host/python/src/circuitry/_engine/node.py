@@ -25,10 +25,11 @@ from ..errors import (
     shortened,
 )
 from ..memory import Table
+from ..outcome import Outcome
 from ..settings import Settings
 from ..state import StateChange, Transition
 from ..store import Conflict, Loaded, name_problem
-from .call import CastVote, Grant, Operation, Renew, Start, Token, request, transitions_of
+from .call import CastVote, Completion, End, Grant, Operation, Renew, Start, Token, request, transitions_of
 from .circuit import Circuit
 from .deadline import Deadline
 from .effects import Announce, Driver, Sleep, Steps, Waiter
@@ -184,6 +185,11 @@ class Node:
         exchange = Exchange(self, circuit, operation, known)
         try:
             return (yield from exchange.run(Deadline(self.patience)))
+        except StoreError as error:
+            if isinstance(operation, Start) and is_outage(error):
+                # Before what may have been written is parked.
+                self.enter_outage(circuit, error)
+            raise
         finally:
             if isinstance(operation, Start) and exchange.may_have_written() and not exchange.is_answered:
                 # Perhaps it made a transition, which is to be told, and took a place, which is to be given back.
@@ -243,10 +249,12 @@ class Node:
 
     def settle_parked(self, exchange: Exchange) -> Steps[None]:
         """Runs a call again whose write may have happened: it is applied once, and what it did is told."""
-        from .settling import give_back
-
         circuit = exchange.circuit
         while not self.is_closed:
+            # While the store is down only its watch asks it: what goes on before the outage has ended would end on the
+            # local record.
+            if self.outage.park(exchange):
+                return None
             try:
                 answer = yield from exchange.run(Deadline(self.patience))
             except (ContentionError, BusyError):
@@ -255,8 +263,6 @@ class Node:
                 if not is_outage(error):
                     return lost(circuit, exchange.outcomes(), error)
                 self.enter_outage(circuit, error)
-                if self.outage.park(exchange):
-                    return None
             except CircuitryError as error:
                 return lost(circuit, exchange.outcomes(), error)
             else:
@@ -267,7 +273,8 @@ class Node:
                         # Whoever asked is gone: the place is given back.
                         id_ = leave["probe"]["id"]
                         grant = Grant(leave["era"], Token(id_["node"], id_["sequence"]))
-                        self.driver.spawn(give_back(self, circuit, grant))
+                        freed = End([Completion(grant, Outcome.IGNORED, False)])
+                        self.driver.spawn(self.settle_parked(Exchange(self, circuit, freed, circuit.known)))
                 return None
         return None
 

@@ -8,7 +8,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BusyError, CircuitryError, ComponentError, ContentionError, ForgottenError, StoreError, shortened
-from ..outcome import AnyOutcome, Disposition, Outcome, Settlement
+from ..outcome import AnyOutcome, Disposition, Settlement
 from . import ballot
 from .call import End, Grant
 from .circuit import Circuit
@@ -88,11 +88,6 @@ def settle_rest(node: Node, circuit: Circuit, own: OwnRecord | None) -> Steps[No
         yield from _Settling(node, circuit, own, ends.next_batch()).run(None)
         if not ends.pass_on():
             return
-
-
-def give_back(node: Node, circuit: Circuit, grant: Grant) -> Steps[None]:
-    """Gives the place of a probe back that nobody settles."""
-    yield from settle(node, circuit, None, grant, Outcome.IGNORED, False)
 
 
 class _Settling:
