@@ -45,6 +45,7 @@ pub(crate) trait Link {
 
 /// Why there are no replies.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "what there is not is what tells them apart")]
 pub(crate) enum Trouble {
     /// Nothing was sent. The text says why, and it may pass.
     NoConnection(String),

@@ -38,7 +38,7 @@ impl Link for Played {
         Ok(replies)
     }
     fn close(&mut self) {
-        self.closed += 1;
+        self.closed = self.closed.saturating_add(1);
     }
 }
 
