@@ -5,6 +5,7 @@ import { cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { transpile } from '@bytecodealliance/jco';
+import { rolldown } from 'rolldown';
 
 const here = new URL('../', import.meta.url);
 const at = (path) => fileURLToPath(new URL(path, here));
@@ -22,7 +23,6 @@ await rm(at('src/generated'), { recursive: true, force: true });
 const { files } = await transpile(component, {
   name: 'circuitry',
   instantiation: { tag: 'async' },
-  minify: true,
   nodejsCompat: false,
 });
 const small = {};
@@ -35,6 +35,17 @@ for (const [name, content] of Object.entries(files)) {
   await mkdir(at(`src/generated/${name}/..`), { recursive: true });
   await writeFile(at(`src/generated/${name}`), content);
 }
+// jco's code asks the environment at each step whether it is to be traced, which costs a third of a decision: such calls are left
+// out, and the rest is made small.
+const glue = at('src/generated/circuitry.js');
+const bundle = await rolldown({
+  input: glue,
+  platform: 'neutral',
+  treeshake: { manualPureFunctions: ['_debugLog'] },
+  onLog: (level, log, tell) => log.code === 'MODULE_LEVEL_DIRECTIVE' || tell(level, log),
+});
+await bundle.write({ file: glue, format: 'esm', minify: true });
+await bundle.close();
 const core = Object.keys(files).filter((name) => name.endsWith('.wasm') && !(name in small));
 if (core.length !== 1) throw new Error(`one core module was expected: ${core}`);
 await writeFile(

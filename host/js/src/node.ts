@@ -144,9 +144,7 @@ export class Node {
   tellWatchers(circuit: Circuit, answer: ExchangeTypes.Answer): void {
     const { store } = this.settings;
     if (typeof store.announce !== 'function') return;
-    const changed =
-      answer.tag === 'overridden' || answer.tag === 'cleared' || ('transitions' in answer.val && answer.val.transitions.length > 0);
-    if (!changed) return;
+    if (!changes(answer)) return;
     const untold = (error: unknown): void => {
       this.settings.logger.debug?.('others were not told of a change', { circuit: circuit.name, error });
     };
@@ -225,6 +223,21 @@ export class Node {
   storeDown(circuit: Circuit): StoreError {
     const why = 'it is down, or this process is too busy to ask it, and the settings keep no local record';
     return new StoreError('unavailable', `circuit ${shortened(circuit.name)}: ${why}`);
+  }
+}
+
+/** Whether an answer tells of something that others may want to hear of. */
+function changes(answer: ExchangeTypes.Answer): boolean {
+  switch (answer.tag) {
+    case 'started':
+    case 'settled':
+    case 'voted':
+      return answer.val.transitions.length > 0;
+    case 'overridden':
+    case 'cleared':
+      return true;
+    default:
+      return false;
   }
 }
 

@@ -1,0 +1,343 @@
+// Starts, ends and executes; who is told what.
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ArgumentError, CircuitRefusedError, ExpectedError, createFactory, failureRetryAfter } from '../dist/index.js';
+import { ALLOW_AFTER_MS, BEGIN_MS, inWorld, refused, run, trip } from './support/world.mjs';
+
+describe('a breaker', () => {
+  test('works with no options at all', async () => {
+    const factory = await createFactory();
+    const breaker = factory.breakerFor('emails', { tenant: 'acme' });
+    assert.equal(breaker.name, 'emails/acme');
+    assert.equal(await breaker.execute(async () => 7), 7);
+    assert.equal((await breaker.information()).counts.totalSuccesses, 1);
+    await factory.close();
+  });
+
+  test('opens, tells when to come back, probes and closes', inWorld(async (world) => {
+    const breaker = await world.breaker();
+    await trip(breaker);
+    world.clock.advanceMs(1_000);
+    const refusal = await refused(breaker);
+    assert.deepEqual([refusal.reason, refusal.retryAfterMs, refusal.circuit], ['open', ALLOW_AFTER_MS - 1_000, 'jobs/acme']);
+    const delays = Array.from({ length: 100 }, () => refusal.spreadDelayMs());
+    assert.ok(delays.every((ms) => ms >= refusal.retryAfterMs && ms <= refusal.retryAfterMs * 1.1 + 1));
+    assert.ok(new Set(delays).size > 10, 'they spread out');
+    world.clock.advanceMs(ALLOW_AFTER_MS);
+    const [one, other] = [await breaker.start(), await breaker.start()];
+    assert.ok(one.isProbe && other.isProbe);
+    assert.equal((await refused(breaker)).reason, 'too-many-requests');
+    await one.end('success');
+    assert.equal(await breaker.state(), 'half-open');
+    await other.end('success');
+    assert.equal(await breaker.state(), 'closed');
+    const states = world.changes.map(([, from, to]) => `${from} ${to}`);
+    assert.deepEqual(states, ['closed open', 'open half-open', 'half-open closed'], 'each is told once');
+  }));
+
+  test('says in words what it does', inWorld(async (world) => {
+    const breaker = await world.breaker();
+    await trip(breaker);
+    assert.match(await breaker.explain(), /^Circuit jobs\/acme is open .* 3 failures in a row/);
+    const information = await breaker.information();
+    assert.deepEqual([information.state, information.lastTrip.kind, information.expiresAtMs], ['open', 'consecutive-failures', BEGIN_MS + ALLOW_AFTER_MS]);
+    assert.equal(JSON.parse(JSON.stringify(information)).settingsInForce.failureCountThreshold, 2, 'it is plain data');
+  }));
+
+  test('an outcome of an era that is over is stale and changes nothing', inWorld(async (world) => {
+    const breaker = await world.breaker();
+    const late = await breaker.start();
+    await trip(breaker);
+    assert.deepEqual(await late.end('success'), { disposition: 'stale', local: false });
+    assert.equal(await breaker.state(), 'open');
+  }));
+
+  test('what a start that came before the record does not know is decided on a loaded entry', inWorld(async (world) => {
+    const [one, other] = [await world.breaker(), await world.breaker()];
+    await run(one, 'success', 1);
+    await trip(other);
+    world.openTimePasses();
+    const probe = await other.start();
+    // `one` has last seen the closed circuit, and so has this process's copy; the shared record knows the probe.
+    assert.deepEqual(await probe.end('success'), { disposition: 'accepted', local: false });
+  }));
+
+  test('the work is given back what it threw, and a refusal has not run it', inWorld(async (world) => {
+    const breaker = await world.breaker();
+    const error = new TypeError('no route');
+    for (let count = 0; count < 3; count++) {
+      await assert.rejects(breaker.execute(async () => { throw error; }), (thrown) => thrown === error);
+    }
+    let ran = false;
+    await assert.rejects(breaker.execute(() => { ran = true; }), CircuitRefusedError);
+    assert.equal(ran, false);
+  }));
+
+  test('an override stands above the state, for everybody, until it ends', inWorld(async (world) => {
+    const [one, other] = [await world.breaker(), await world.breaker()];
+    const override = { kind: 'forced-open', author: 'ann', reason: 'maintenance', untilMs: BEGIN_MS + 5_000 };
+    assert.equal(await one.setOverride(override), undefined);
+    const refusal = await refused(other);
+    assert.deepEqual([refusal.reason, refusal.retryAfterMs], ['forced-open', 5_000]);
+    assert.deepEqual((await other.information()).override, override);
+    world.clock.advanceMs(5_000);
+    await run(other, 'success', 1);
+    await one.setOverride({ kind: 'metrics-only', author: 'ann', reason: 'a trial' });
+    await trip(other);
+    const permit = await other.start();
+    assert.equal(permit.wouldHaveRefused.reason, 'open');
+    assert.deepEqual(await permit.end('failure'), { disposition: 'uncounted', local: false });
+    assert.equal((await one.setOverride(undefined)).kind, 'metrics-only');
+    await refused(other);
+    await one.reset();
+    assert.equal(await other.state(), 'closed');
+    assert.deepEqual(world.changes.at(-1).slice(1), ['open', 'closed', false], 'a reset is told');
+  }));
+
+  test("another process's settings in force are told once", inWorld(async (world) => {
+    const theirs = await world.breaker({ allowAfterMs: 30_000, settingsRevision: 2 });
+    await run(theirs, 'success', 1);
+    const ours = await world.breaker();
+    await run(ours, 'success', 5);
+    const warned = world.logged.filter(({ level }) => level === 'warn');
+    assert.equal(warned.length, 1);
+    assert.deepEqual(warned[0].fields.differ, ['allowAfterMs', 'settingsRevision']);
+    const information = await ours.information();
+    assert.equal(information.settingsDiffer, true);
+    assert.equal(information.settingsInForce.allowAfterMs, 30_000);
+  }));
+
+  test('a change is announced on the store, and other calls are not', inWorld(async (world) => {
+    const breaker = await world.breaker();
+    await run(breaker, 'success', 2);
+    await breaker.information();
+    assert.deepEqual(world.store.announced, []);
+    await trip(breaker);
+    assert.deepEqual(world.store.announced, ['jobs/acme']);
+  }));
+
+  test('a store whose announcement fails or throws breaks nothing', inWorld(async (world) => {
+    const breaker = await world.breaker();
+    world.store.announce = () => Promise.reject(new Error('nobody listens'));
+    await trip(breaker);
+    world.store.announce = () => { throw new Error('nobody listens'); };
+    await breaker.reset();
+    assert.equal(await breaker.state(), 'closed');
+  }));
+
+  test('a callback that throws, or whose promise is rejected, does not break the call', inWorld(async (world) => {
+    for (const stateChangeCallback of [() => { throw new Error('it throws'); }, async () => { throw new Error('it rejects'); }]) {
+      const breaker = (await world.factory({ stateChangeCallback })).breaker(`callback ${String(stateChangeCallback)}`);
+      await trip(breaker);
+    }
+    await sleep(1);
+    assert.equal(world.logged.filter(({ level }) => level === 'error').length, 2);
+  }));
+
+  test('a factory that is closed starts nothing, and its permits can still be ended', inWorld(async (world) => {
+    const factory = await world.factory();
+    const breaker = factory.breaker('a');
+    const permit = await breaker.start();
+    await factory.close();
+    await assert.rejects(breaker.start(), { name: 'CallError', kind: 'closed' });
+    assert.deepEqual(await permit.end('success'), { disposition: 'accepted', local: false });
+  }));
+
+  test('circuits are forgotten one after another, and those that are not closed last', inWorld(async (world) => {
+    const factory = await world.factory({ maxCircuits: 2 });
+    await trip(factory.breaker('open'));
+    for (let count = 0; count < 20; count++) await run(factory.breaker(`closed ${count}`), 'success', 1);
+    world.store.goDown();
+    // Only what is remembered is known while the store is down.
+    assert.equal((await refused(factory.breaker('open'))).reason, 'open');
+  }));
+});
+
+describe('a permit', () => {
+  test('is settled once', inWorld(async (world) => {
+    const permit = await (await world.breaker()).start();
+    await permit.end('success');
+    assert.equal(permit.isSettled, true);
+    await assert.rejects(permit.end('success'), { name: 'ArgumentError', field: 'permit' });
+  }));
+
+  test('that is given no outcome stays as it is', inWorld(async (world) => {
+    const permit = await (await world.breaker()).start();
+    for (const outcome of ['done', undefined, null, 7, {}, failureRetryAfter(NaN), failureRetryAfter(-1), failureRetryAfter('1')]) {
+      await assert.rejects(permit.end(outcome), ArgumentError);
+    }
+    assert.deepEqual(await permit.end('success'), { disposition: 'accepted', local: false });
+  }));
+
+  test('that is disposed of counts nothing and frees its place', inWorld(async (world) => {
+    const breaker = await world.breaker({ closeThreshold: 1 });
+    await trip(breaker);
+    world.openTimePasses();
+    const probe = await breaker.start();
+    await refused(breaker);
+    await probe[Symbol.asyncDispose]();
+    await probe[Symbol.asyncDispose]();
+    const next = await breaker.start();
+    assert.ok(next.isProbe);
+    await next.end('success');
+    await next[Symbol.asyncDispose]();
+    assert.equal(await breaker.state(), 'closed');
+  }));
+
+  test('whose outcome nobody awaits is settled all the same', inWorld(async (world) => {
+    const factory = await world.factory();
+    const breaker = factory.breaker('a');
+    void (await breaker.start()).end('failure');
+    await factory.close();
+    assert.equal((await (await world.factory()).breaker('a').information()).counts.totalFailures, 1);
+  }));
+
+  test('a failure that says when to come back lengthens the open time, as far as is allowed', inWorld(async (world) => {
+    const breaker = await world.breaker({ failureCountThreshold: 0, retryAfterMaxMs: 300_000 });
+    await run(breaker, failureRetryAfter(120_000), 1);
+    assert.equal((await refused(breaker)).retryAfterMs, 120_000);
+    await breaker.reset();
+    await run(breaker, failureRetryAfter(Infinity), 1);
+    assert.equal((await refused(breaker)).retryAfterMs, 300_000);
+  }));
+
+  test('a call that took longer than it should is slow', inWorld(async (world) => {
+    const breaker = await world.breaker({
+      tripRules: [{ kind: 'slow-call-rate', perMille: 500, minimumCalls: 2, window: { calls: 4 } }],
+      slowCallAfterMs: 1_000,
+    });
+    for (const tookMs of [1_001, 1_000, 1_001]) {
+      const permit = await breaker.start();
+      world.clock.advanceMs(tookMs);
+      await permit.end('success');
+    }
+    assert.equal((await breaker.information()).lastTrip.kind, 'slow-call-rate');
+  }));
+});
+
+describe('execute', () => {
+  const failing = (error) => async () => { throw error; };
+  const named = (name) => Object.assign(new Error(name), { name });
+
+  const judged = [
+    ['an error', new Error('x'), 'totalFailures'],
+    ['what is no error', 'thrown text', 'totalFailures'],
+    ['nothing', undefined, 'totalFailures'],
+    ['an expected error', new ExpectedError('no such customer'), 'totalSuccesses'],
+    ['an error whose cause is expected', new Error('outer', { cause: new ExpectedError('inner') }), 'totalSuccesses'],
+    ['a cancel', named('AbortError'), undefined],
+    ['a deadline', named('TimeoutError'), 'totalFailures'],
+    ['a refusal of another breaker', new CircuitRefusedError('other', 'open', 5), undefined],
+    ['an error whose cause is such a refusal', new Error('outer', { cause: new CircuitRefusedError('other', 'open', 5) }), undefined],
+    ['an error whose properties throw', { get name() { throw new Error('no'); }, get cause() { throw new Error('no'); } }, 'totalFailures'],
+  ];
+  for (const [what, error, count] of judged) {
+    const means = { totalFailures: 'a failure', totalSuccesses: 'a success' }[count] ?? 'ignored';
+    test(`by default ${what} is ${means}`, inWorld(async (world) => {
+      const breaker = await world.breaker({ failureCountThreshold: 99 });
+      await breaker.execute(failing(error)).then(() => assert.fail('it does not throw'), () => {});
+      const { counts } = await breaker.information();
+      assert.equal(counts.total, count ? 1 : 0);
+      if (count) assert.equal(counts[count], 1);
+    }));
+  }
+
+  test('an error with retryAfterMs lengthens the open time', inWorld(async (world) => {
+    const breaker = await world.breaker({ failureCountThreshold: 0 });
+    await assert.rejects(breaker.execute(failing(Object.assign(new Error('503'), { retryAfterMs: 90_000 }))));
+    assert.equal((await refused(breaker)).retryAfterMs, 90_000);
+  }));
+
+  test('matchers say what an error means, the one of the name first', inWorld(async (world) => {
+    const factory = await world.factory({
+      fallbackErrorMatcher: () => 'success',
+      circuitSpecificErrorMatchers: { strict: () => 'failure' },
+    });
+    for (const name of ['strict', 'lenient']) {
+      const breaker = factory.breakerFor(name, { tenant: 'acme' });
+      await assert.rejects(breaker.execute(failing(new Error('x'))));
+      const { totalFailures, totalSuccesses } = (await breaker.information()).counts;
+      assert.deepEqual([totalFailures, totalSuccesses], name === 'strict' ? [1, 0] : [0, 1]);
+    }
+  }));
+
+  test('classify sees what went well, too', inWorld(async (world) => {
+    const breaker = await world.breaker();
+    const classify = (result) => (result.ok && result.value.status < 500 ? 'success' : 'failure');
+    assert.deepEqual(await breaker.execute(async () => ({ status: 503 }), { classify }), { status: 503 });
+    assert.equal((await breaker.information()).counts.totalFailures, 1);
+  }));
+
+  test('a judge that throws or says nonsense loses no result', inWorld(async (world) => {
+    const breaker = await world.breaker();
+    for (const classify of [() => { throw new Error('no'); }, () => 'perhaps', () => undefined]) {
+      assert.equal(await breaker.execute(async () => 7, { classify }), 7);
+    }
+    const { counts } = await breaker.information();
+    assert.deepEqual([counts.totalSuccesses, counts.totalFailures], [3, 0]);
+    await assert.rejects(breaker.execute(failing(new Error('the work')), { classify: () => 'perhaps' }), /the work/);
+    assert.equal((await breaker.information()).counts.totalFailures, 1);
+  }));
+
+  test('work that throws at once, or is not async, is work', inWorld(async (world) => {
+    const breaker = await world.breaker();
+    assert.equal(await breaker.execute(() => 7), 7);
+    await assert.rejects(breaker.execute(() => { throw new Error('at once'); }), /at once/);
+    await assert.rejects(breaker.execute('no function'), { name: 'ArgumentError', field: 'work' });
+  }));
+
+  test('a cancel ends the wait at once and is no failure; a deadline is one', inWorld(async (world) => {
+    const breaker = await world.breaker();
+    // A deadline's timer keeps no process alive.
+    const alive = setInterval(() => {}, 1_000);
+    const hanging = () => new Promise(() => {});
+    const controller = new AbortController();
+    const reason = new Error('the user went away');
+    setTimeout(() => controller.abort(reason), 5);
+    await assert.rejects(breaker.execute(hanging, { signal: controller.signal }), (error) => error === reason);
+    assert.equal((await breaker.information()).counts.total, 0);
+    await assert.rejects(breaker.execute(hanging, { signal: AbortSignal.timeout(5) }), { name: 'TimeoutError' });
+    assert.equal((await breaker.information()).counts.totalFailures, 1);
+    await assert.rejects(breaker.execute(hanging, { signal: controller.signal }), (error) => error === reason);
+    clearInterval(alive);
+  }));
+
+  test('work that fails after it was left is nobody\'s unhandled rejection', inWorld(async (world) => {
+    const breaker = await world.breaker();
+    const signal = AbortSignal.timeout(5);
+    await assert.rejects(breaker.execute(async () => { await sleep(20); throw new Error('too late'); }, { signal }));
+    await sleep(40);
+  }));
+
+  test('the work is told whether it is a probe, and the signal', inWorld(async (world) => {
+    const breaker = await world.breaker();
+    const { signal } = new AbortController();
+    assert.deepEqual(await breaker.execute((attempt) => attempt, { signal }), { isProbe: false, era: BEGIN_MS, signal });
+  }));
+
+  test('a store that fails after the work loses nothing of it', inWorld(async (world) => {
+    const breaker = await world.breaker();
+    const { result, settlement } = await breaker.executeSettled(async () => {
+      world.store.onNextSwap('other');
+      return 7;
+    });
+    assert.deepEqual(result, { ok: true, value: 7 });
+    assert.ok(settlement instanceof Error);
+    assert.equal(settlement.kind, 'other');
+    world.store.onNextSwap('other');
+    assert.equal(await breaker.execute(async () => 8), 8);
+  }));
+
+  test('a start that is left gives its place back', inWorld(async (world) => {
+    const breaker = await world.breaker({ closeThreshold: 1 });
+    await trip(breaker);
+    world.openTimePasses();
+    const controller = new AbortController();
+    const starting = breaker.start({ signal: controller.signal });
+    controller.abort();
+    await assert.rejects(starting, { name: 'AbortError' });
+    await sleep(20);
+    assert.equal((await breaker.start()).isProbe, true);
+  }));
+});
