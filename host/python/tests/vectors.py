@@ -337,7 +337,7 @@ def _step(vector: Plain, step: Plain, machine: Machine, way: Way, names: dict[st
     }  # fmt: skip
     assert not unknown, f"a step has fields that this runner does not know: {unknown}"
     circuit = step.get("circuit", "upstream")
-    settings: Plain = step.get("settings", vector["settings"])
+    settings: Plain = step["settings"] if "settings" in step else vector["settings"]
     memory = machine.memory
     store_at_ms = step.get("store-at-ms")
     memory.clock_ms = None if store_at_ms is None else int(store_at_ms)

@@ -22,9 +22,6 @@ _KEPT = 64
 # What a pool adds to the settings of its connections for its own use.
 _POOLS_OWN = ("maint_", "maintenance_", "orig_", "oss_", "himport", "cache", "event_dispatcher")
 
-_FAILURES = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
-
-
 def settings_of(pool: Any, retry: Any) -> dict[str, Any]:
     """The settings of a pool's connections, with what a circuit breaker's store has to have: bytes come as bytes, and
     nothing is sent a second time."""
@@ -70,11 +67,8 @@ class Link:
         except Trouble:
             connection.disconnect()
             raise
-        except _FAILURES as error:
-            connection.disconnect()
-            raise Trouble("no answer", error) from None
-        except exceptions.RedisError as error:
-            # An answer that is no Redis protocol.
+        except Exception as error:
+            # The connection failed, or the answer is none of Redis's protocol; its parser raises all kinds then.
             connection.disconnect()
             raise Trouble("no answer", error) from None
         except BaseException:
@@ -104,7 +98,8 @@ class Link:
             try:
                 if not connection.can_read(timeout=0):
                     return connection
-            except (exceptions.RedisError, OSError):
+            except Exception:
+                # It is of no use any more, whatever it says.
                 pass
             connection.disconnect()
 
@@ -158,7 +153,7 @@ class AsyncLink:
         except Trouble:
             await connection.disconnect(nowait=True)
             raise
-        except (*_FAILURES, exceptions.RedisError) as error:
+        except Exception as error:
             await connection.disconnect(nowait=True)
             raise Trouble("no answer", error) from None
         except BaseException:
@@ -196,7 +191,8 @@ class AsyncLink:
             try:
                 if connection.is_connected and not await connection.can_read():
                     return connection
-            except (exceptions.RedisError, OSError):
+            except Exception:
+                # It is of no use any more, whatever it says.
                 pass
             await connection.disconnect(nowait=True)
 

@@ -319,9 +319,8 @@ class _Task:
             kind = kind_without_connection(trouble.error)
             return StoreError(kind, f"{self}: there is no connection: {trouble.error}")
         # Whatever is no error of the server's own leaves it open what the server has done.
-        return StoreError(
-            "unknown" if self.operation == "swap" else "unavailable", f"{self}: the answer is lost: {trouble.error}"
-        )
+        kind: StoreErrorKind = "unknown" if self.operation == "swap" else "unavailable"
+        return StoreError(kind, f"{self}: the answer is lost: {trouble.error}")
 
     def answered(self, code: str | None, error: Exception) -> StoreError:
         """The error of a request that was answered with one."""
