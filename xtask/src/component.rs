@@ -50,6 +50,18 @@ const PRODUCTS: &[Product] = &[
         most_bytes: 10_000,
         functions_from: &[],
     },
+    Product {
+        file: "store-keyvalue.wasm",
+        source: Source::Crate("circuitry-store-keyvalue"),
+        most_bytes: 60_000,
+        functions_from: &["wasi:*"],
+    },
+    Product {
+        file: "breaker-keyvalue.wasm",
+        source: Source::Composition(&["circuitry.wasm", "hooks.wasm", "store-keyvalue.wasm"]),
+        most_bytes: 260_000,
+        functions_from: &["wasi:*"],
+    },
 ];
 
 /// Says what built all of [`PRODUCTS`].
