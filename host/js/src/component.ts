@@ -151,7 +151,7 @@ async function modules(core: NonNullable<FactoryOptions['coreModule']>): Promise
   return made;
 }
 
-async function compiled(core: WebAssembly.Module | Uint8Array | ArrayBuffer): Promise<WebAssembly.Module> {
+async function compiled(core: object): Promise<WebAssembly.Module> {
   return core instanceof WebAssembly.Module ? core : WebAssembly.compile(core as BufferSource);
 }
 

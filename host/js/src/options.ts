@@ -133,8 +133,11 @@ export interface FactoryOptions extends CircuitOptions {
   readonly clock?: Clock | undefined;
   /** Of how many circuits this process remembers the entry last seen; at least 1. Default 100,000. */
   readonly maxCircuits?: number | undefined;
-  /** The core module, where it can be neither read nor fetched: a compiled module, its bytes, or its address. */
-  readonly coreModule?: WebAssembly.Module | Uint8Array | ArrayBuffer | URL | undefined;
+  /**
+   * The core module, where it can be neither read nor fetched: a compiled `WebAssembly.Module`, its bytes (`Uint8Array`, `ArrayBuffer`),
+   * or its address (`URL`).
+   */
+  readonly coreModule?: object | undefined;
 }
 
 /** What a matcher says; re-exported for whoever writes one. */

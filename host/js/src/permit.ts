@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /** {@link Permit}: leave to work, settled once: by `end`, or as ignored when it is disposed of. */
 
 import { later } from './asking.js';
