@@ -101,6 +101,24 @@ fn a_success_of_a_term_that_is_over_is_never_counted_in_the_next() {
 }
 
 #[test]
+fn whoever_is_told_the_era_is_told_that_of_his_term() {
+    all_schedules(3, || {
+        let shared = granted();
+        let first = shared.0.admit(5).unwrap();
+        let worker = {
+            let shared = shared.clone();
+            thread::spawn(move || shared.0.admit_in_era(5))
+        };
+        shared.0.begin_term(2);
+        shared.0.give(200, None);
+        let second = shared.0.admit(5).unwrap();
+        if let Some((term, era)) = worker.join().unwrap() {
+            assert!((term, era) == (first, 1) || (term, era) == (second, 2), "{term:?} of {era}");
+        }
+    });
+}
+
+#[test]
 fn of_two_who_succeed_while_somebody_collects_none_is_lost() {
     all_schedules(2, || {
         let shared = granted();

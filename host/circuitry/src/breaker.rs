@@ -133,6 +133,9 @@ impl Breaker {
     /// # let _ = settlement; Ok(()) }
     /// ```
     pub async fn start(&self) -> Result<Permit, StartError> {
+        if let Some(permit) = Permit::granted(&self.node, &self.circuit) {
+            return Ok(permit);
+        }
         starting::start(&self.node, &self.circuit, &self.base).await
     }
 

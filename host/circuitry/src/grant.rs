@@ -94,6 +94,21 @@ impl Grants {
         (now_ms < word & LOWER).then(|| Term::of(word))
     }
 
+    /// The same with the era that the term is of.
+    #[inline]
+    pub(crate) fn admit_in_era(&self, now_ms: u64) -> Option<(Term, u64)> {
+        let term = self.admit(now_ms)?;
+        let era = self.era.load(Ordering::Acquire);
+        // Who begins a term says so before he says its era. So if that is not the term's, another has begun.
+        (self.term() == term).then_some((term, era))
+    }
+
+    /// Whether the grant of `term` stands: nothing has ended it yet but perhaps its time.
+    pub(crate) fn stands(&self, term: Term) -> bool {
+        let word = self.word.load(Ordering::Acquire);
+        Term::of(word) == term && word & LOWER > 0
+    }
+
     /// From when on a call under the grant is slow, if any is.
     #[inline]
     pub(crate) fn slow_call_after_ms(&self) -> Option<u64> {
@@ -153,7 +168,7 @@ impl Grants {
         let before = self.term();
         let term = Term(if before.0 == TERM_MAX { 0 } else { before.0 + 1 });
         self.word.store(term.with(0), Ordering::Release);
-        self.era.store(era, Ordering::Relaxed);
+        self.era.store(era, Ordering::Release);
         self.take(term)
     }
 
@@ -232,7 +247,7 @@ mod tests {
             assert_eq!(grants.admit(0), None);
             grants.give(100, None);
             assert!(grants.admit(99).is_some());
-            assert_eq!(grants.admit(100), None);
+            assert_eq!((grants.admit(100), grants.admit_in_era(100)), (None, None));
             grants.end();
             assert_eq!(grants.admit(0), None);
         });
@@ -245,7 +260,9 @@ mod tests {
             let before = grants.begin_term(7);
             grants.give(100, None);
             let term = grants.admit(1).unwrap();
+            assert_eq!((grants.admit_in_era(1), grants.stands(term)), (Some((term, 7)), true));
             grants.end();
+            assert!(!grants.stands(term));
             assert_eq!((before, grants.succeed(term, 0)), (0, Counted::Unlisted));
             assert_eq!((grants.begin_term(9), grants.succeed(term, 0)), (1, Counted::No));
             assert_eq!(grants.collect(), 0);

@@ -13,6 +13,7 @@ use crate::bounded;
 use crate::call::{Answer, Grant, Operation};
 use crate::circuit::Circuit;
 use crate::error::Error;
+use crate::grant::Term;
 use crate::metering;
 use crate::node::{Asked, Node};
 use crate::outcome::{Disposition, Outcome, Settlement};
@@ -50,6 +51,8 @@ pub struct Permit {
 #[derive(Debug)]
 pub(crate) enum Judged {
     By(Judge, Grant),
+    /// The fleet; it was given under a grant, in this term.
+    Granted(Term),
     /// It counts nothing: by an override, or `local` because the store is down.
     Nobody {
         local: bool,
@@ -86,7 +89,7 @@ impl Permit {
                 let probe = Renewal { circuit: circuit.clone(), judge: judge.clone(), grant: *grant };
                 Some(node.tasks.spawn(probe.run(Arc::downgrade(&node), every)))
             }
-            Judged::By(..) | Judged::Nobody { .. } => None,
+            Judged::By(..) | Judged::Granted(_) | Judged::Nobody { .. } => None,
         };
         Self {
             begun_at_ms: node.settings.clock.now_ms(),
@@ -99,6 +102,25 @@ impl Permit {
             judged: Some(judged),
             renewal,
         }
+    }
+
+    /// Leave that a grant of the component gives, without asking anybody.
+    pub(crate) fn granted(node: &Arc<Node>, circuit: &Arc<Circuit>) -> Option<Self> {
+        let now_ms = node.bounded.as_ref()?.time.now_ms();
+        let (term, era) = circuit.grants.admit_in_era(now_ms).filter(|_| !node.outage.is_down())?;
+        let slow_call_after_ms = circuit.grants.slow_call_after_ms();
+        Some(Self {
+            // Where no call is slow nobody asks when this one began.
+            begun_at_ms: slow_call_after_ms.map_or(0, |_| node.settings.clock.now_ms()),
+            node: node.clone(),
+            circuit: circuit.clone(),
+            era: Some(era),
+            is_probe: false,
+            would_have_refused: None,
+            slow_call_after_ms,
+            judged: Some(Judged::Granted(term)),
+            renewal: None,
+        })
     }
 
     /// The era of the circuit that the permit belongs to; `None` where it was given without asking, because the store is down.
@@ -158,6 +180,7 @@ impl Permit {
         match self.judged.take() {
             None => at_once(Disposition::Uncounted, true),
             Some(Judged::Nobody { local }) => at_once(Disposition::Uncounted, local),
+            Some(Judged::Granted(term)) => self.settle_granted(term, outcome),
             // It would change nothing, so nobody needs to be asked.
             Some(Judged::By(judge, Grant { probe: None, .. })) if outcome == Outcome::Ignored => {
                 at_once(Disposition::Accepted, matches!(judge, Judge::Node(_)))
@@ -174,6 +197,23 @@ impl Permit {
                 Settling::HandedOver(handed_over)
             }
         }
+    }
+
+    fn settle_granted(&self, term: Term, outcome: Outcome) -> Settling {
+        let Self { node, circuit, .. } = self;
+        let Some(bounded) = &node.bounded else { return Settling::Nothing(bounded::COUNTED) };
+        let slow = outcome != Outcome::Ignored && self.is_slow();
+        if let (true, Some(era)) = (node.outage.is_down() && outcome != Outcome::Ignored, self.era) {
+            let grant = Grant { era, probe: None };
+            let handed_over = settling::hand_over(node, circuit, Judge::Fleet, grant, outcome, slow);
+            return Settling::HandedOver(handed_over);
+        }
+        // Where something has ended the grant the view knows whether the era is over, and says so.
+        let as_granted = outcome == Outcome::Success && !slow && circuit.grants.stands(term);
+        if as_granted && bounded::succeed(node, bounded, circuit, term) {
+            return Settling::Nothing(bounded::COUNTED);
+        }
+        Settling::Counted(bounded::end_otherwise(node, bounded, circuit, term, outcome, slow))
     }
 
     fn is_slow(&self) -> bool {

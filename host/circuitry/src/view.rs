@@ -265,7 +265,8 @@ impl View {
     }
 
     /// The era of a term, if it is not long over.
-    pub(crate) fn era_of(&self, circuit: &Circuit, term: Term) -> Option<u64> {
+    pub(crate) fn era_of(&mut self, circuit: &Circuit, term: Term) -> Option<u64> {
+        self.used = true;
         if circuit.grants.term() == term {
             return Some(circuit.grants.era());
         }

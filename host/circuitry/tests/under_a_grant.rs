@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use circuitry::{Clock, Context, Factory, ManualClock, MemoryStore, Settings};
+use circuitry::{Clock, Context, Factory, ManualClock, MemoryStore, Outcome, Settings};
 use circuitry_store::fault::FaultStore;
 use peak_alloc::PeakAlloc;
 
@@ -53,6 +53,8 @@ async fn a_call_under_a_grant_allocates_nothing_and_a_blocked_runtime_prolongs_n
     // Nothing here yields, so nobody else works.
     for _ in 0..10_000 {
         breaker.execute(no_op).await.expect("admitted");
+        let permit = breaker.start().await.expect("admitted");
+        permit.end(Outcome::Success).await.expect("settled");
     }
     assert_eq!(ALLOCATED.peak_usage(), before, "not a byte");
     assert_eq!(store.loads() + store.swaps(), operations);

@@ -11,6 +11,7 @@ mod many_circuits;
 mod outages;
 mod overrides;
 mod permits;
+mod permits_under_a_grant;
 mod policies;
 mod presets;
 mod quorum;
