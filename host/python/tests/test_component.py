@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doubles import Work, failing
 from wasmtime import WasmtimeError
 
 from circuitry import ComponentError, Custom, Factory, SettingsError
 from circuitry._wasm import raw
 from circuitry._wasm.component import Component, packaged_component
 from circuitry.settings import CircuitSettings
+from doubles import Work, failing
 
-SETTINGS = CircuitSettings().to_wit()
+SETTINGS: dict[str, Any] = CircuitSettings().to_wit()
 
 
 def test_a_trap_takes_its_instance_and_nothing_else() -> None:
@@ -93,13 +93,20 @@ def test_many_threads_decide_at_once_each_on_an_instance_of_its_own() -> None:
         return False
 
     settings = CircuitSettings(trip_rules=(Custom("mine", 1),)).to_wit()
-    caller = {"node": 1, "sequence": 1, "retry-of": None}
-    asked = {"circuit": "db", "settings": settings, "caller": caller}
+    caller: dict[str, Any] = {"node": 1, "sequence": 1, "retry-of": None}
+    asked: dict[str, Any] = {"circuit": "db", "settings": settings, "caller": caller}
     what, write = component.decide(("start", asked), {"entry": None, "now-ms": None}, 1_000, None)
     assert what == "write"
     era = write["answer-if-stored"][1]["verdict"][1]["era"]
     loaded = {"entry": {"value": write["value"], "version": b"v"}, "now-ms": None}
-    completion = {"era": era, "probe": None, "outcome": "failure", "slow": False, "count": 1, "retry-after-ms": None}
+    completion: dict[str, Any] = {
+        "era": era,
+        "probe": None,
+        "outcome": "failure",
+        "slow": False,
+        "count": 1,
+        "retry-after-ms": None,
+    }
     ask = ("end", {**asked, "caller": {**caller, "sequence": 2}, "completions": [completion]})
     threads = [threading.Thread(target=component.decide, args=(ask, loaded, 1_000, trips)) for _ in range(6)]
     for thread in threads:

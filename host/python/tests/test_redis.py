@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import redis
 from redis import asyncio as aioredis
-from servers import Server, fresh_prefix, own_server, redis_url
 
-from circuitry import CircuitryError, Conflict, Factory, Outcome, SettingsError, StoreError, Stored
+from circuitry import CircuitryError, Conflict, Factory, Outcome, SettingsError, Stored, StoreError
 from circuitry.redis import AsyncRedisStore, RedisStore
+from servers import Server, fresh_prefix, own_server, redis_url
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_a_load_is_one_command_and_asks_for_the_time_when_it_is_old(prefix: str)
 def test_a_swap_is_sent_at_most_once_and_one_that_is_not_answered_is_unknown(kind: str, prefix: str) -> None:
     with own_server() as server, redis.Redis.from_url(server.url) as client:
         # A client that would try again.
-        retrying = {"retry_on_timeout": True, "socket_timeout": 0.1}
+        retrying: dict[str, Any] = {"retry_on_timeout": True, "socket_timeout": 0.1}
         if kind == "threads":
             store: Any = RedisStore(redis.Redis.from_url(server.url, **retrying), prefix=prefix)
             run: Any = lambda work: work()  # noqa: E731
@@ -164,13 +164,12 @@ def test_a_swap_is_sent_at_most_once_and_one_that_is_not_answered_is_unknown(kin
 
         sent = calls(client, "evalsha")
         begun = time.monotonic()
+        if kind == "threads":
+            server.stall()
+        else:
+            sent += 1
         with pytest.raises(StoreError) as raised:
-            if kind == "threads":
-                server.stall()
-                swap_stalled()
-            else:
-                sent += 1
-                asyncio.run(both())
+            swap_stalled() if kind == "threads" else asyncio.run(both())
         assert raised.value.kind == "unknown"
         assert time.monotonic() - begun < 2
         server.resume()
@@ -214,12 +213,11 @@ def test_a_connection_that_the_server_closed_is_replaced_before_a_swap(prefix: s
 @pytest.fixture
 def acl_server() -> Iterator[Server]:
     with own_server() as server:
+        worker = "on >secret ~circuitry:* &circuitry: +hmget +evalsha +eval +hset +pexpire +persist +exists +time +type"
+        reader = "on >secret ~circuitry:* +hmget +exists +time +type"
         with redis.Redis.from_url(server.url) as client:
-            client.execute_command(
-                *"ACL SETUSER worker on >secret ~circuitry:* &circuitry:".split(),
-                *"+hmget +evalsha +eval +hset +pexpire +persist +exists +time +info +type +publish".split(),
-            )
-            client.execute_command(*"ACL SETUSER reader on >secret ~circuitry:* +hmget +exists +time +type".split())
+            client.execute_command("ACL", "SETUSER", "worker", *worker.split(), "+publish")
+            client.execute_command("ACL", "SETUSER", "reader", *reader.split())
         yield server
 
 
@@ -243,8 +241,8 @@ def test_the_permissions_of_the_readme_are_enough_and_without_them_access_is_den
         with pytest.raises(StoreError) as raised:
             operation()
         assert raised.value.kind == "denied"
-    for store in (store, reader, elsewhere, stranger):
-        store.close()
+    for each in (store, reader, elsewhere, stranger):
+        each.close()
 
 
 def test_a_server_that_may_not_write_is_unavailable(prefix: str) -> None:

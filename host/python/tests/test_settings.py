@@ -1,3 +1,4 @@
+# mypy: disable-error-code="arg-type,list-item"
 """Settings that cannot be used are refused by name, when the factory is made."""
 
 from __future__ import annotations

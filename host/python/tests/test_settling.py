@@ -546,3 +546,18 @@ async def test_a_store_that_hangs_is_bounded_by_the_timeout() -> None:
     assert factory.is_store_down
     assert (await permit.end(Outcome.SUCCESS)).local
     await factory.aclose()
+
+
+def test_closing_ends_the_renewal_of_leases_and_waits_for_what_settles() -> None:
+    clock = ManualClock(NOW_MS)
+    store = ThreadStore(clock)
+    factory = Factory(store, clock=clock, failure_count_threshold=0)
+    breaker = factory.breaker_for("db")
+    breaker.start().end(Outcome.FAILURE)
+    clock.advance_ms(60_000)
+    permit = breaker.start()
+    assert permit.is_probe
+    begun = time.monotonic()
+    assert factory.close(), "nothing goes on"
+    assert time.monotonic() - begun < 0.4
+    assert permit.end(Outcome.SUCCESS).disposition is Disposition.ACCEPTED

@@ -220,6 +220,7 @@ class Breaker:
         Raises :class:`CircuitRefused` with the time to wait, and another :class:`CircuitryError` when the record cannot
         be read or the component failed. The work has not run.
 
+        >>> from circuitry import Outcome
         >>> breaker = Factory().breaker_for("emails", tenant="acme")
         >>> permit = breaker.start()
         >>> permit.end(Outcome.SUCCESS).disposition

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 
 from .clock import Clock, SystemClock
 from .store import Conflict, Entry, Loaded, Stored, Swapped, check_name, mint_version
@@ -19,6 +21,7 @@ class Table:
         self._lock = threading.Lock()
         self._rows: dict[str, tuple[Entry, int | None]] = {}
         self._writes = 0
+        _tables.add(self)
 
     def after_fork(self) -> None:
         """In a child: nobody holds the lock there."""
@@ -52,6 +55,18 @@ class Table:
                 self._writes = 0
                 self._rows = {name: row for name, row in self._rows.items() if row[1] is None or row[1] > now_ms}
         return Stored(version, now_ms)
+
+
+_tables: weakref.WeakSet[Table] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for table in list(_tables):
+        table.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class MemoryStore:

@@ -78,7 +78,7 @@ class Node:
     def _begin(self) -> None:
         """What no two processes may share: a forked child begins it anew."""
         self._lock = threading.Lock()
-        self._closing: list[Waiter] = []
+        self._closing: set[Waiter] = set()
         self._id = secrets.randbits(64)
         # Names this process on records of its own, so that no place there is taken for one on the shared record.
         self._local_id = secrets.randbits(64)
@@ -276,7 +276,8 @@ class Node:
                         freed = End([Completion(grant, Outcome.IGNORED, False)])
                         self.driver.spawn(self.settle_parked(Exchange(self, circuit, freed, circuit.known)))
                 return None
-        return None
+        # The factory is closed.
+        return lost(circuit, exchange.outcomes(), ContentionError(circuit.name))
 
     # ---- events ----
 
@@ -312,21 +313,24 @@ class Node:
 
     # ---- the end ----
 
-    def closing(self) -> Waiter:
-        """What is set when the factory is closed."""
-        waiter = self.driver.waiter()
+    def set_when_closed(self, waiter: Waiter) -> None:
+        """The waiter is set when the factory is closed."""
         with self._lock:
-            self._closing.append(waiter)
+            self._closing.add(waiter)
             is_closed = self.is_closed
         if is_closed:
             waiter.set()
-        return waiter
+
+    def forget(self, waiter: Waiter) -> None:
+        """Nobody waits for it any more."""
+        with self._lock:
+            self._closing.discard(waiter)
 
     def close(self) -> None:
         """Ends what goes on in the background."""
         with self._lock:
             self.is_closed = True
-            closing, self._closing = self._closing, []
+            closing, self._closing = self._closing, set()
         for waiter in closing:
             waiter.set()
 

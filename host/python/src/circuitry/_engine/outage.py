@@ -86,12 +86,12 @@ class Outage:
 
 def watch(node_ref: weakref.ref[Node], circuit: str, first: float) -> Steps[None]:
     """Asks the store with growing pauses until it answers, then leaves the outage."""
-    pause = first
+    node = node_ref()
+    if node is None:
+        return
+    pause, stop = first, node.driver.waiter()
+    node.set_when_closed(stop)
     while True:
-        node = node_ref()
-        if node is None or node.is_closed:
-            return
-        stop = node.closing()
         del node
         # Up to a half longer, so that the processes of a fleet do not ask together.
         yield Wait(stop, pause * random.uniform(1.0, 1.5))

@@ -104,6 +104,7 @@ class Hold:
         self.is_dropped = False
         self.stop = node.driver.waiter()
         if self.is_probe:
+            node.set_when_closed(self.stop)
             node.driver.spawn(_renew(self))
 
     @property
@@ -139,10 +140,18 @@ class Hold:
 
 def _renew(hold: Hold) -> Steps[None]:
     """Renews a probe's lease until its place is lost, the permit is settled, or it takes too long."""
+    node = hold.node
+    every = max(hold.admitted.lease_ms / _RENEWALS_A_LEASE, 1) / 1000
+    try:
+        yield from _renew_until(hold, every)
+    finally:
+        node.forget(hold.stop)
+
+
+def _renew_until(hold: Hold, every: float) -> Steps[None]:
     node, circuit, admitted = hold.node, hold.circuit, hold.admitted
     grant = admitted.grant
     assert grant is not None and grant.probe is not None
-    every = max(admitted.lease_ms / _RENEWALS_A_LEASE, 1) / 1000
     for _ in range((_LEASES_HELD - 1) * _RENEWALS_A_LEASE):
         yield Wait(hold.stop, every)
         if hold.is_dropped and not hold.is_settled:

@@ -14,7 +14,7 @@ _VERSION_MAX_BYTES = 1 << 10
 
 def _judged(error: StoreError, circuit: str, given: float, deadline: Deadline) -> StoreError | BusyError:
     """Silence after too little time says nothing of the store."""
-    timed_out = deadline.left() <= 0 and error.kind in ("unavailable", "unknown")
+    timed_out = deadline.left() <= 0.001 and error.kind in ("unavailable", "unknown")
     return BusyError(circuit) if timed_out and given < deadline.enough else error
 
 

@@ -234,6 +234,15 @@ class Component:
         return answer
 
 
+def _after_fork_in_child() -> None:
+    # Somebody else may have held it.
+    Component._loading = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 def will_trip_by(function: TripFunction | None) -> WillTrip | None:
     """The hook that asks a trip function, where the settings in force name it."""
     if function is None:

@@ -10,8 +10,9 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from redis import ConnectionPool, exceptions
 from redis import asyncio as aioredis
-from redis import exceptions
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -21,6 +22,7 @@ from .protocol import Command, Trouble
 _KEPT = 64
 # What a pool adds to the settings of its connections for its own use.
 _POOLS_OWN = ("maint_", "maintenance_", "orig_", "oss_", "himport", "cache", "event_dispatcher")
+
 
 def settings_of(pool: Any, retry: Any) -> dict[str, Any]:
     """The settings of a pool's connections, with what a circuit breaker's store has to have: bytes come as bytes, and
@@ -45,6 +47,8 @@ class Link:
     """Connections for threads."""
 
     def __init__(self, pool: Any, connect_timeout: float) -> None:
+        # A pool of connections to a master is asked where that is.
+        self._pool = pool
         self._class = pool.connection_class
         self._settings = settings_of(pool, Retry(NoBackoff(), 0))
         self.place = place_of(self._settings)
@@ -128,8 +132,8 @@ class AsyncLink:
     """Connections for asyncio, of the loop that runs."""
 
     def __init__(self, pool: Any, connect_timeout: float) -> None:
-        from redis.asyncio.retry import Retry as AsyncRetry
-
+        # A pool of connections to a master is asked where that is.
+        self._pool = pool
         self._class = pool.connection_class
         self._settings = settings_of(pool, AsyncRetry(NoBackoff(), 0))
         self.place = place_of(self._settings)
@@ -226,15 +230,8 @@ class AsyncLink:
 def make_pool(server: Any, *, is_async: bool) -> Any:
     """The pool of a client, or of a URL."""
     if isinstance(server, str):
-        kind = aioredis.ConnectionPool if is_async else _sync_pool()
-        return kind.from_url(server)
+        return (aioredis.ConnectionPool if is_async else ConnectionPool).from_url(server)
     return getattr(server, "connection_pool", None)
-
-
-def _sync_pool() -> Any:
-    from redis import ConnectionPool
-
-    return ConnectionPool
 
 
 _links: weakref.WeakSet[Any] = weakref.WeakSet()

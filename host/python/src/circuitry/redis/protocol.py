@@ -9,7 +9,6 @@ Invariant: nothing that may have written is told as anything but ``unknown``.
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -131,13 +130,8 @@ class Protocol:
         self._place = place
         self._script = packaged("swap.lua")
         self._digest = hashlib.sha1(self._script).hexdigest().encode()
-        self._lock = threading.Lock()
         self._told: _TimeTold | None = None
         self._doubted_until = 0.0
-
-    def after_fork(self) -> None:
-        """In a child: nobody holds the lock there."""
-        self._lock = threading.Lock()
 
     def key(self, circuit: str) -> str:
         """The key of a circuit: the prefix and the circuit's name, as they are."""
@@ -316,8 +310,9 @@ class _Task:
     def failed(self, trouble: Trouble) -> StoreError:
         """The error of a request without an answer."""
         if trouble.how_far == "not sent":
-            kind = kind_without_connection(trouble.error)
-            return StoreError(kind, f"{self}: there is no connection: {trouble.error}")
+            return StoreError(
+                kind_without_connection(trouble.error), f"{self}: there is no connection: {trouble.error}"
+            )
         # Whatever is no error of the server's own leaves it open what the server has done.
         kind: StoreErrorKind = "unknown" if self.operation == "swap" else "unavailable"
         return StoreError(kind, f"{self}: the answer is lost: {trouble.error}")
