@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /** Asking the store: until a deadline. And waiting. */
 
 import { CallError, StoreError } from './errors.js';
@@ -102,3 +103,6 @@ export function pause(): Promise<void> {
 export function random64(): bigint {
   return crypto.getRandomValues(new BigUint64Array(1))[0] ?? 0n;
 }
+
+/** Platforms that have no such symbol yet have one of their own here, so that the class can be made. */
+export const asyncDispose: typeof Symbol.asyncDispose = Symbol.asyncDispose ?? (Symbol.for('Symbol.asyncDispose') as never);

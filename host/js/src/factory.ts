@@ -1,5 +1,7 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /** {@link Factory}: makes breakers that share settings, a store and the component. */
 
+import { asyncDispose } from './asking.js';
 import { Breaker } from './breaker.js';
 import type { Circuit } from './circuit.js';
 import { Component } from './component.js';
@@ -109,6 +111,11 @@ export class Factory {
     const elapsed = new Promise<void>((resolve) => (timer = setTimeout(resolve, this.#node.settings.storeTimeoutMs)));
     await Promise.race([this.#node.idle(), elapsed]);
     clearTimeout(timer as number);
+  }
+
+  /** The same as {@link Factory.close}, for `await using`. */
+  [asyncDispose](): Promise<void> {
+    return this.close();
   }
 }
 

@@ -149,7 +149,7 @@ export class Node {
       this.settings.logger.debug?.('others were not told of a change', { circuit: circuit.name, error });
     };
     try {
-      store.announce(circuit.name).catch(untold);
+      this.background(store.announce(circuit.name).catch(untold));
     } catch (error) {
       untold(error);
     }

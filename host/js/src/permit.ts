@@ -1,7 +1,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /** {@link Permit}: leave to work, settled once: by `end`, or as ignored when it is disposed of. */
 
-import { later } from './asking.js';
+import { asyncDispose, later } from './asking.js';
 import { type OwnRecord, renew, settle } from './ballot.js';
 import type { Circuit } from './circuit.js';
 import type { Grant } from './ends.js';
@@ -15,9 +15,6 @@ import { messageOf } from './store.js';
 const RENEWALS_A_LEASE = 3;
 /** For how many lengths of a lease a place is held. A probe whose work hangs, or whose permit leaked, is given up then. */
 const LEASES_HELD = 10;
-
-/** Platforms that have no such symbol yet have one of their own here, so that the class can be made. */
-const asyncDispose: typeof Symbol.asyncDispose = Symbol.asyncDispose ?? (Symbol.for('Symbol.asyncDispose') as never);
 
 /** Who judges an outcome. */
 export type Judge =

@@ -154,10 +154,8 @@ export class RedisStore implements Store {
     const version = mintVersion();
     const task = this.#task('swap', circuit);
     if (performance.now() < this.#doubtUntilMs) {
-      await this.#send({ ...task, operation: 'load' }, [['EXISTS', task.key]]).catch((error: unknown) => {
-        // The write was not sent.
-        throw error;
-      });
+      // What fails here has not written: the swap was not sent.
+      await this.#send({ ...task, operation: 'load' }, [['EXISTS', task.key]]);
     }
     const ttl = ttlMs === undefined ? '' : String(Math.min(Math.max(1, Math.ceil(ttlMs)), LONGEST_TTL_MS));
     const rest = ['1', task.key, expected ? '1' : '0', expected ? bytes(expected) : '', bytes(version), bytes(value), ttl];

@@ -37,6 +37,7 @@ export class OwnLink implements Link {
   #create: ((options: object) => OwnClient) | undefined;
   #client: OwnClient | undefined;
   #isClosed = false;
+  #goesOn = false;
 
   constructor(url: string, connectTimeoutMs: number) {
     let address: URL;
@@ -50,14 +51,12 @@ export class OwnLink implements Link {
     }
     // No password in messages.
     this.place = `${address.protocol}//${address.host}${address.pathname}`;
-    const retrying = (retries: number): number => {
+    // The first attempt is told of; a connection that has been good is made again and again.
+    const reconnectStrategy = (retries: number): number | false => {
+      if (!this.#goesOn) return false;
       return Math.min(SHORTEST_PAUSE_MS * 2 ** Math.min(retries, 10), LONGEST_PAUSE_MS) * (1 + Math.random());
     };
-    this.#options = {
-      url,
-      disableOfflineQueue: true,
-      socket: { connectTimeout: connectTimeoutMs, reconnectStrategy: retrying },
-    };
+    this.#options = { url, disableOfflineQueue: true, socket: { connectTimeout: connectTimeoutMs, reconnectStrategy } };
   }
 
   /** Connects; `lazy` does not wait for it. */
@@ -69,32 +68,28 @@ export class OwnLink implements Link {
     } catch (error) {
       throw new StoreError('other', 'the package redis is not installed: npm install redis', { cause: error });
     }
-    if (lazy) return this.#connect();
-    const once = { ...this.#options, socket: { ...(this.#options as { socket: object }).socket, reconnectStrategy: false } };
-    // The first attempt is told of; one that has been good is followed by others.
-    const first = this.#create(once);
-    first.on('error', () => {});
-    try {
-      await first.connect();
-      await checkVersion(first);
-    } catch (error) {
-      throw failedToConnect(this.place, error);
-    } finally {
-      destroy(first);
+    this.#goesOn = lazy;
+    const client = this.#make(this.#create);
+    if (lazy) {
+      client.connect().catch(() => {});
+      return;
     }
-    const ready = new Promise<void>((resolve) => this.#connect(resolve));
-    await ready;
+    try {
+      await client.connect();
+      this.#goesOn = true;
+      await checkVersion(client);
+    } catch (error) {
+      this.close();
+      throw failedToConnect(this.place, error);
+    }
   }
 
-  #connect(ready: () => void = () => {}): void {
-    if (this.#isClosed || !this.#create) return;
-    const client = this.#create(this.#options);
+  #make(create: (options: object) => OwnClient): OwnClient {
+    const client = create(this.#options);
     this.#client = client;
     // Whoever sends is told; the client goes on trying.
     client.on('error', () => {});
-    // One that gave up (a password that is no longer good) is of no use.
-    client.connect().then(ready, () => {});
-    client.on('terminated', ready);
+    return client;
   }
 
   async send(command: (string | Buffer)[]): Promise<Reply> {
@@ -105,9 +100,11 @@ export class OwnLink implements Link {
 
   replace(): void {
     const old = this.#client;
-    if (!old || this.#isClosed) return;
+    if (!old || !this.#create || this.#isClosed || !this.#goesOn) return;
     // First, so that what fails by it finds the new one.
-    this.#connect();
+    this.#make(this.#create)
+      .connect()
+      .catch(() => {});
     destroy(old);
   }
 
