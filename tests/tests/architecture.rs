@@ -16,6 +16,9 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
     ("circuitry-core", &[], &[]),
     ("circuitry-guest", &["circuitry-core"], &[]),
     ("circuitry-hooks", &[], &[]),
+    ("circuitry-gateway", &[], &[]),
+    ("circuitry-store-redis", &[], &[]),
+    ("circuitry-store-keyvalue", &[], &[]),
     ("circuitry-component", &[], &[]),
     ("circuitry-store", &[], &["circuitry-store"]),
     ("circuitry-redis", &["circuitry-store"], &["circuitry-redis"]),
@@ -44,7 +47,13 @@ const PRODUCT: &[&str] = &[
 ];
 
 /// The crates of `guest/` that are bindings: each becomes a component and is used as that.
-const GLUE: &[&str] = &["circuitry-guest", "circuitry-hooks"];
+const GLUE: &[&str] = &[
+    "circuitry-guest",
+    "circuitry-hooks",
+    "circuitry-store-keyvalue",
+    "circuitry-gateway",
+    "circuitry-store-redis",
+];
 
 /// What the core may link. Encoding of records is all that it does not do itself.
 const CORE_MAY_LINK: &[&str] = &["circuitry-core", "minicbor"];

@@ -62,6 +62,24 @@ const PRODUCTS: &[Product] = &[
         most_bytes: 260_000,
         functions_from: &["wasi:*"],
     },
+    Product {
+        file: "store-redis.wasm",
+        source: Source::Crate("circuitry-store-redis"),
+        most_bytes: 80_000,
+        functions_from: &["wasi:*"],
+    },
+    Product {
+        file: "gateway.wasm",
+        source: Source::Crate("circuitry-gateway"),
+        most_bytes: 120_000,
+        functions_from: &["circuitry:breaker/breaker", "circuitry:breaker/store", "wasi:*"],
+    },
+    Product {
+        file: "gateway-redis.wasm",
+        source: Source::Composition(&["gateway.wasm", "circuitry.wasm", "hooks.wasm", "store-redis.wasm"]),
+        most_bytes: 400_000,
+        functions_from: &["wasi:*"],
+    },
 ];
 
 /// Says what built all of [`PRODUCTS`].

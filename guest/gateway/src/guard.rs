@@ -114,7 +114,6 @@ impl Guard {
         let (node, phase) = (get_random_u64(), get_random_u64().checked_rem(PHASES).unwrap_or_default());
         let mut caller = Caller { node, sequence: phase, retry_of: None };
         let timeout_ms = config.store_timeout_ms;
-        let began_ns = monotonic_clock::now();
         let mut attempts = Attempts::new(timeout_ms);
         loop {
             let loaded = match store::load(circuit) {
@@ -146,7 +145,7 @@ impl Guard {
                         known: Some(seen),
                         clock,
                         timeout_ms,
-                        began_ns,
+                        began_ns: monotonic_clock::now(),
                         lease: None,
                     };
                     guard.lease = guard.permit.probe.map(|probe| guard.lease_until(probe.deadline_ms));

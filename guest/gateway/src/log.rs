@@ -1,6 +1,7 @@
 //! Lines on standard error.
 
 use alloc::format;
+use alloc::string::String;
 
 use wasip2::cli::stderr::get_stderr;
 use wasip2::random::random::get_random_u64;
@@ -13,8 +14,8 @@ const ONE_OF: u64 = 100;
 
 /// Writes a line.
 pub(crate) fn line(text: &str) {
-    let end = text.char_indices().nth(LINE_MAX).map_or(text.len(), |(end, _)| end);
-    let line = format!("circuitry-gateway: {}\n", text.get(..end).unwrap_or_default().escape_debug());
+    let plain = text.chars().take(LINE_MAX).map(|shown| if shown.is_control() { ' ' } else { shown });
+    let line = format!("circuitry-gateway: {}\n", plain.collect::<String>());
     let mut rest = line.as_bytes();
     let stream = get_stderr();
     while !rest.is_empty() {

@@ -321,7 +321,7 @@ impl<L: Link> Store<L> {
         push_command(&mut message, &[b"TYPE", task.key.as_bytes()]);
         match self.link.ask(&message, 1, task.deadline_ns).as_deref() {
             Ok([Reply::Simple(kind)]) => {
-                let found = format!("a {}", shown_bytes(kind));
+                let found = format!("a {}", shown_bytes(kind).trim_matches('"'));
                 self.foreign(task, &found)
             }
             _ => self.foreign(task, "another type than a hash"),
