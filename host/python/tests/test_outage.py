@@ -72,9 +72,12 @@ def test_while_the_store_is_down_the_same_rules_go_on_on_a_local_record(server: 
         assert probe.end(Outcome.SUCCESS).local
         server.start()
         wait_until(lambda: not factory.is_store_down)
-    down = [record for record in caplog.records if "the store is down" in record.message]
-    back = [record for record in caplog.records if "the store answers again" in record.message]
-    assert (len(down), len(back)) == (1, 1), "entering and leaving is one event each"
+
+        def events(text: str) -> int:
+            return len([record for record in caplog.records if text in record.getMessage()])
+
+        wait_until(lambda: events("the store answers again") > 0)
+    assert events("the store is down") == events("the store answers again") == 1, "entering and leaving is one event"
     # The local record is dropped and nothing of it is written: the server was emptied by its restart.
     assert breaker.information().era == 0
     assert breaker.start().end(Outcome.SUCCESS) == Settlement(Disposition.ACCEPTED)
