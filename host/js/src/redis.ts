@@ -16,6 +16,7 @@
  * @module
  */
 
+import { patiently } from './asking.js';
 import { SettingsError, StoreError } from './errors.js';
 import { SWAP_SCRIPT, SWAP_SHA1 } from './generated/swap.js';
 import { shortened, textProblem } from './names.js';
@@ -199,9 +200,9 @@ export class RedisStore implements Store {
 
   async #sendRaw(task: Task, commands: Command[]): Promise<Reply[]> {
     const leftMs = Math.max(0, task.untilMs - performance.now());
-    let timer: unknown;
+    let cancel: (() => void) | undefined;
     const elapsed = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Trouble('no-answer', `there was no answer within ${this.#operationTimeoutMs} ms`)), leftMs);
+      cancel = patiently(leftMs, () => reject(new Trouble('no-answer', `there was no answer within ${this.#operationTimeoutMs} ms`)));
     });
     try {
       // Sent in one turn, they go in one message.
@@ -212,7 +213,7 @@ export class RedisStore implements Store {
       if (trouble.kind === 'no-answer') this.#link.replace();
       throw trouble;
     } finally {
-      clearTimeout(timer as number);
+      cancel?.();
     }
   }
 

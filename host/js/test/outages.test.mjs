@@ -32,7 +32,7 @@ describe('an outage', () => {
     world.store.onNext(...Array(100).fill('hang'));
     let begun = performance.now();
     const permit = await breaker.start();
-    assert.ok(performance.now() - begun < 1_000);
+    assert.ok(performance.now() - begun < 5_000);
     begun = performance.now();
     assert.equal((await permit.end('success')).local, true);
     const { loads, swaps } = world.store;
@@ -239,7 +239,7 @@ describe('a Redis server', () => {
     const store = await RedisStore.connect(server.url, { prefix: ownPrefix() });
     const factory = await createFactory({
       store,
-      storeTimeoutMs: 300,
+      storeTimeoutMs: 500,
       failureCountThreshold: 2,
       allowAfterMs: 60_000,
       storeFallbackCallback: ({ down }) => events.push(down),
@@ -277,7 +277,7 @@ describe('a Redis server', () => {
     const begun = performance.now();
     assert.equal((await refused(breaker)).reason, 'open');
     const tookMs = performance.now() - begun;
-    assert.ok(tookMs < 2_000, `it took ${tookMs} ms`);
+    assert.ok(tookMs < 10_000, `it took ${tookMs} ms`);
     for (let count = 0; count < 50; count++) await refused(breaker);
     server.goOn();
     await outageIsOver(factory);

@@ -101,7 +101,7 @@ describe('settling', () => {
     }
     const begun = performance.now();
     assert.deepEqual(await permit.end('success'), { disposition: 'unsettled', local: false });
-    assert.ok(performance.now() - begun < 2_000);
+    assert.ok(performance.now() - begun < 10_000);
     await until('it is settled', async () => (await breaker.information()).counts.total === 1);
   }));
 });
@@ -180,14 +180,14 @@ describe('probes', () => {
     const world = new World();
     // On the system's clock: leases are renewed by timers.
     const store = new MemoryStore();
-    const options = { store, clock: undefined, closeThreshold: 1, probeTimeoutMs: 300, allowAfterMs: 1 };
+    const options = { store, clock: undefined, closeThreshold: 1, probeTimeoutMs: 3_000, allowAfterMs: 1 };
     const breaker = await world.breaker(options);
     await run(breaker, 'failure', 3);
     await sleep(5);
     const probe = await breaker.start();
     assert.ok(probe.isProbe);
     const [{ deadlineMs }] = (await breaker.information()).probes;
-    await until('the lease is longer', async () => (await breaker.information()).probes[0].deadlineMs > deadlineMs + 300, 5_000);
+    await until('the lease is longer', async () => (await breaker.information()).probes[0].deadlineMs > deadlineMs + 1_000);
     assert.equal((await refused(await world.breaker(options))).reason, 'too-many-requests');
     assert.deepEqual(await probe.end('success'), { disposition: 'accepted', local: false });
     await world.close();
@@ -266,3 +266,18 @@ describe('time', () => {
     assert.equal(admitted, 25);
   }));
 });
+
+test('a process that is held up for long does not take the store as down', inWorld(async (world) => {
+  const factory = await world.factory({ storeTimeoutMs: 200 });
+  const breaker = factory.breaker('a');
+  // The answer is there, and this process does something else for longer than the timeout before it looks.
+  world.store.onNextLoad(async (ask) => {
+    await new Promise((resolve) => setImmediate(resolve));
+    return ask();
+  });
+  const starting = breaker.start();
+  const begun = performance.now();
+  while (performance.now() - begun < 600);
+  await (await starting).end('success');
+  assert.deepEqual([factory.isStoreDown, world.fallbacks], [false, []]);
+}));
