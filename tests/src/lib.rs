@@ -6,6 +6,7 @@
 //! - [`machine`]: what decides, as the suites see it, and the round that a host drives itself
 //! - [`native`] and [`component`]: the two that there are, the core and the built `circuitry.wasm`
 //! - [`memory`]: the store that both are given, with versions that are the same in every run
+//! - [`polyglot`]: what a worker of a fleet of several languages is asked, and what it answers
 //! - [`rules`]: the trip rules that the vectors name
 //! - [`vector`]: the golden vectors of `tests/vectors`
 
@@ -17,6 +18,7 @@ pub mod keyvalue;
 pub mod machine;
 pub mod memory;
 pub mod native;
+pub mod polyglot;
 pub mod rules;
 pub mod vector;
 
