@@ -349,3 +349,24 @@ fn a_record_of_schema_1_that_remembers_the_largest_calls_still_loads() {
         assert_eq!(settled.dispositions.iter().map(|disposition| disposition.stale).sum::<u32>(), 255);
     }
 }
+
+/// One name of a breaker, and of which circuit it is by default.
+#[derive(serde::Deserialize)]
+struct Named {
+    name: String,
+    context: BTreeMap<String, String>,
+    circuit: String,
+}
+
+#[test]
+fn breakers_have_the_circuits_that_the_list_of_names_says() {
+    let list: Vec<Named> = read("names/circuits.json");
+    for named in &list {
+        let context = named
+            .context
+            .iter()
+            .fold(circuitry::Context::new(), |context, (key, value)| context.with(key, value));
+        assert_eq!(circuitry::default_name(&named.name, &context), named.circuit);
+    }
+    assert!(!list.is_empty());
+}

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { readFile, readdir } from 'node:fs/promises';
 import { describe, test } from 'node:test';
+import { defaultName } from '../dist/index.js';
 import { difference, fromJson, toJson } from './support/contract.mjs';
 import { Machine } from './support/machine.mjs';
 
@@ -280,3 +281,9 @@ function cbor(bytes) {
   };
   return item();
 }
+
+test('breakers have the circuits that the list of names says', async () => {
+  const list = await read('names/circuits.json');
+  for (const { name, context, circuit } of list) assert.equal(defaultName(name, context), circuit);
+  assert.ok(list.length > 0);
+});

@@ -8,6 +8,7 @@ from typing import Any
 import cbor2
 import pytest
 
+from circuitry import Context, default_name
 from circuitry._wasm import raw
 from vectors import Machine, Way, matches, read, run, to_json, vectors
 
@@ -207,3 +208,10 @@ def test_the_oldest_record_bytes_still_load() -> None:
         "open, forced, wrote",
         "half-open, wrote",
     }
+
+
+def test_breakers_have_the_circuits_that_the_list_of_names_says() -> None:
+    named = read("names/circuits.json")
+    for each in named:
+        assert default_name(each["name"], Context(each["context"])) == each["circuit"]
+    assert named
