@@ -8,9 +8,9 @@ from typing import Any
 
 from ._engine.circuit import Circuit
 from ._engine.node import Node
-from ._engine.permits import Admitted, Hold
+from ._engine.permits import Hold
 from .context import Context
-from .errors import ArgumentError, CircuitRefused, ContentionError, StoreError, shortened
+from .errors import ArgumentError, CircuitRefused, StoreError, shortened
 from .outcome import AnyOutcome, Outcome, checked_outcome
 from .state import Override, OverrideKind
 
@@ -135,16 +135,3 @@ class PermitBase:
         hold = getattr(self, "_hold", None)
         if hold is not None:
             hold.drop()
-
-
-__all__ = [
-    "Admitted",
-    "ContentionError",
-    "PermitBase",
-    "check_result",
-    "check_work",
-    "checked_override",
-    "context_of",
-    "judge",
-    "store_down",
-]
