@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -46,6 +47,8 @@ class Server:
             raise RuntimeError("redis-server is not installed: these tests start one of their own")
         self.port = free_port()
         self._options = options
+        # A replica writes what its master sends to a file before it reads it.
+        self._folder = tempfile.TemporaryDirectory()
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -57,6 +60,7 @@ class Server:
     def start(self) -> None:
         """Starts it, and waits until it answers. Nothing is kept over a restart."""
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        command += ["--dir", self._folder.name]
         self._process = subprocess.Popen([*command, *self._options], stdout=subprocess.DEVNULL)
         until = time.monotonic() + 20
         while time.monotonic() < until:
