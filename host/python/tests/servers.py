@@ -78,6 +78,10 @@ class Server:
         self._process.kill()
         self._process.wait()
 
+    def clean_up(self) -> None:
+        """Removes its folder, when it has ended."""
+        self._folder.cleanup()
+
     def stall(self) -> None:
         """Stops it, so that connections are taken and nothing is answered."""
         assert self._process is not None
@@ -98,6 +102,7 @@ def own_server(*options: str) -> Iterator[Server]:
     finally:
         server.resume()
         server.kill()
+        server.clean_up()
 
 
 class LossyProxy:
