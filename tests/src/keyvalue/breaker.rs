@@ -1,5 +1,7 @@
 //! The composed breaker as the program of a user calls it: it repeats what the contract says to repeat.
 
+#![allow(clippy::result_large_err, reason = "the shape of the error is the one of wit/")]
+
 use std::time::Duration;
 
 use serde_json::json;
