@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import stat
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from wasmtime import WasmtimeError
 
 from circuitry import ComponentError, Custom, Factory, SettingsError
 from circuitry._wasm import raw
-from circuitry._wasm.component import Component, packaged_component
+from circuitry._wasm.component import Component, Instance, packaged_component
 from circuitry.settings import CircuitSettings
 from doubles import Work, failing
 
@@ -33,6 +35,22 @@ def test_a_trap_takes_its_instance_and_nothing_else() -> None:
     assert component._idle == []
     assert component.decide(request, nothing, 0, None)[0] == "done"
     assert component._idle[0] is not first
+
+
+def test_an_instance_that_is_not_put_back_is_freed() -> None:
+    component = Component(packaged_component())
+    huge = {"entry": {"value": b"x" * (8 << 20), "version": b"v"}, "now-ms": None}
+    trapped = weakref.ref(component._idle[0])
+    with pytest.raises(ComponentError, match="trapped"):
+        component.decide(("inspect", {"circuit": "db", "settings": SETTINGS}), huge, 0, None)
+    # More than are kept.
+    instances = [Instance(component._linked, component._engine, component._code) for _ in range(20)]
+    for instance in instances:
+        component._check.call(instance.store, instance.check, (SETTINGS,))
+    dropped = [weakref.ref(instance) for instance in instances]
+    del instance, instances
+    gc.collect()
+    assert [ref() for ref in [trapped, *dropped]] == [None] * 21
 
 
 def test_a_call_that_runs_without_end_is_stopped(monkeypatch: Any) -> None:

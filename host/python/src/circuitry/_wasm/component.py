@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -187,12 +188,19 @@ class Component:
         def none_here(*_: Any) -> wit.Variant:
             return wit.Variant("other", "this host drives the steps itself; the component is not to ask")
 
+        # wasmtime holds these functions until the linker is gone, and the instance holds that.
+        asks = weakref.ref(instance)
+
+        def will_trip(_: Any, query: Any) -> bool:
+            asked = asks()
+            return asked is not None and asked.asked(query)
+
         with linker.root() as root:
             with root.add_instance(STORE) as store:
                 store.add_func("load", none_here)
                 store.add_func("swap", none_here)
             with root.add_instance(HOOKS) as hooks:
-                hooks.add_func("will-trip", lambda _, query: instance.asked(query))
+                hooks.add_func("will-trip", will_trip)
         return linker
 
     def settings(self, settings: Values) -> Any:
