@@ -85,18 +85,26 @@ export class Breaker {
     signal?.throwIfAborted();
     const starting = start(this.#node, this.#circuit);
     if (!signal) return starting;
-    let isLeft = false;
-    const started = starting.then(async (permit) => {
-      // Whoever asked is gone: the place is given back.
-      if (isLeft) await permit.end('ignored').catch(() => {});
-      return permit;
+    // Whoever leaves and the permit that comes are settled by the same promise, so no permit is left between the two.
+    return new Promise<Permit>((resolve, reject) => {
+      let isLeft = false;
+      const leave = (): void => {
+        isLeft = true;
+        reject(signal.reason as Error);
+      };
+      signal.addEventListener('abort', leave, { once: true });
+      const came = (tell: () => void): void => {
+        signal.removeEventListener('abort', leave);
+        tell();
+      };
+      starting.then(
+        (permit) => {
+          // Whoever asked is gone: the place is given back.
+          came(() => (isLeft ? void permit.end('ignored').catch(() => {}) : resolve(permit)));
+        },
+        (error: unknown) => came(() => reject(error as Error)),
+      );
     });
-    try {
-      return await orAborted(started, signal);
-    } catch (error) {
-      isLeft = true;
-      throw error;
-    }
   }
 
   /**

@@ -340,4 +340,24 @@ describe('execute', () => {
     await sleep(20);
     assert.equal((await breaker.start()).isProbe, true);
   }));
+
+  test('a start that is left at any moment leaves no place taken', inWorld(async (world) => {
+    const ends = new Set();
+    for (let turns = 0; turns < 60; turns++) {
+      const breaker = (await world.factory({ closeThreshold: 1 })).breaker(`left after ${turns}`);
+      await trip(breaker);
+      world.openTimePasses();
+      const controller = new AbortController();
+      const starting = breaker.start({ signal: controller.signal }).then(
+        async (permit) => (await permit.end('ignored'), 'started'),
+        ({ name }) => name,
+      );
+      for (let turn = 0; turn < turns; turn++) await undefined;
+      controller.abort();
+      ends.add(await starting);
+      await sleep(1);
+      assert.deepEqual((await breaker.information()).probes, [], `left after ${turns} turns`);
+    }
+    assert.deepEqual([...ends].sort(), ['AbortError', 'started'], 'it was left before and after');
+  }));
 });
