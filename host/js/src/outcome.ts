@@ -101,3 +101,8 @@ function property(object: object, name: string): unknown {
     return undefined;
   }
 }
+
+/** Takes a promise that was answered where none belongs: that it is rejected must not end the process. */
+export function unheard(answer: unknown): void {
+  if (answer instanceof Promise) answer.catch(() => {});
+}

@@ -6,7 +6,7 @@ import type * as Wit from './generated/interfaces/circuitry-breaker-types.js';
 import { MemoryStore } from './memory.js';
 import { type Context, defaultName, textProblem } from './names.js';
 import type { FactoryOptions, Logger, TripFn, TripRule, Window } from './options.js';
-import { type MatchError, defaultErrorMatcher } from './outcome.js';
+import { type MatchError, defaultErrorMatcher, unheard } from './outcome.js';
 import type { StateChange, StoreFallback } from './state.js';
 import type { Store } from './store.js';
 
@@ -116,11 +116,27 @@ export function settle(given: FactoryOptions): Settings {
     ),
     stateChangeCallback: optional(options, 'stateChangeCallback', fn<(change: StateChange) => void>),
     storeFallbackCallback: optional(options, 'storeFallbackCallback', fn<(fallback: StoreFallback) => void>),
-    logger: optional(options, 'logger', (field, value) => withMethods<Logger>(field, value, [])) ?? {},
+    logger: optional(options, 'logger', (field, value) => harmless(withMethods<Logger>(field, value, []))) ?? {},
     clock,
     maxCircuits: optional(options, 'maxCircuits', within(1, Number.MAX_SAFE_INTEGER)) ?? 100_000,
     coreModule: given.coreModule,
   };
+}
+
+/** A logger of which nothing that it does breaks a call: one that throws, or rejects, is not heard. */
+function harmless(logger: Logger): Logger {
+  const made: { [level in keyof Logger]: Logger[level] } = {};
+  for (const level of ['debug', 'info', 'warn', 'error'] as const) {
+    if (typeof logger[level] !== 'function') continue;
+    made[level] = (message, fields) => {
+      try {
+        unheard(logger[level]?.(message, fields));
+      } catch {
+        // There is nobody to tell.
+      }
+    };
+  }
+  return made;
 }
 
 /** The contract's name of a setting as it is here: `backoff.max-ms` is `backoff.maxMs`. */

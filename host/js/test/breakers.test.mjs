@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ArgumentError, CircuitRefusedError, ExpectedError, createFactory, failureRetryAfter } from '../dist/index.js';
-import { ALLOW_AFTER_MS, BEGIN_MS, inWorld, refused, run, trip } from './support/world.mjs';
+import { ALLOW_AFTER_MS, BEGIN_MS, inWorld, outageIsOver, refused, run, trip } from './support/world.mjs';
 
 describe('a breaker', () => {
   test('works with no options at all', async () => {
@@ -133,6 +133,30 @@ describe('a breaker', () => {
     }
     await sleep(1);
     assert.equal(world.logged.filter(({ level }) => level === 'error').length, 2);
+  }));
+
+  test('a logger that throws, or rejects, breaks no call', inWorld(async (world) => {
+    const unhandled = [];
+    const note = (error) => unhandled.push(error);
+    process.on('unhandledRejection', note);
+    for (const say of [() => { throw new Error('it throws'); }, async () => { throw new Error('it rejects'); }]) {
+      const logger = { debug: say, info: say, warn: say, error: say };
+      const factory = await world.factory({ logger, stateChangeCallback: () => { throw new Error('no'); } });
+      const breaker = factory.breaker(`logger ${say}`);
+      await trip(breaker);
+      world.openTimePasses();
+      for (const permit of [await breaker.start(), await breaker.start()]) {
+        assert.deepEqual(await permit.end('success'), { disposition: 'accepted', local: false });
+      }
+      assert.equal(await breaker.state(), 'closed');
+      world.store.goDown();
+      await run(breaker, 'success', 1);
+      world.store.comeUp();
+      await outageIsOver(factory);
+    }
+    await sleep(1);
+    process.off('unhandledRejection', note);
+    assert.deepEqual(unhandled, []);
   }));
 
   test('a factory that is closed starts nothing, and its permits can still be ended', inWorld(async (world) => {
