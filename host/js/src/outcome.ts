@@ -78,17 +78,22 @@ const CAUSES_MAX = 16;
 
 /**
  * The default matcher. An {@link ExpectedError} is a success; a breaker's own {@link CircuitRefusedError} and a cancel (an error of
- * the name `AbortError`) are ignored; every other error is a failure, a deadline (`TimeoutError`) too. It looks through `cause`. A
- * number of milliseconds under `retryAfterMs` of the error lengthens the open time.
+ * the name `AbortError`) are ignored; every other error is a failure, a deadline (`TimeoutError`) too, also one that a cancel has as its
+ * cause. It looks through `cause`. A number of milliseconds under `retryAfterMs` of the error lengthens the open time.
  */
 export function defaultErrorMatcher(error: unknown): Outcome {
   let cause: unknown = error;
-  for (let depth = 0; depth < CAUSES_MAX && typeof cause === 'object' && cause !== null; depth++) {
-    if (cause instanceof ExpectedError) return 'success';
-    if (cause instanceof CircuitRefusedError || property(cause, 'name') === 'AbortError') return 'ignored';
-    if (property(cause, 'name') === 'TimeoutError') break;
+  let isCancel = false;
+  let isDeadline = false;
+  for (let depth = 0; depth < CAUSES_MAX && typeof cause === 'object' && cause !== null && !isDeadline; depth++) {
+    isDeadline = property(cause, 'name') === 'TimeoutError';
+    if (!isCancel && cause instanceof ExpectedError) return 'success';
+    if (cause instanceof CircuitRefusedError) return 'ignored';
+    // What was cancelled by a deadline says so in its cause, as Node's own functions do.
+    isCancel ||= property(cause, 'name') === 'AbortError';
     cause = property(cause, 'cause');
   }
+  if (isCancel && !isDeadline) return 'ignored';
   const retryAfterMs = typeof error === 'object' && error !== null ? property(error, 'retryAfterMs') : undefined;
   return typeof retryAfterMs === 'number' && retryAfterMs > 0 ? failureRetryAfter(retryAfterMs) : 'failure';
 }

@@ -252,6 +252,8 @@ describe('execute', () => {
     ['an error whose cause is expected', new Error('outer', { cause: new ExpectedError('inner') }), 'totalSuccesses'],
     ['a cancel', named('AbortError'), undefined],
     ['a deadline', named('TimeoutError'), 'totalFailures'],
+    ['a cancel by a deadline', Object.assign(named('AbortError'), { cause: named('TimeoutError') }), 'totalFailures'],
+    ['a cancel by a person', Object.assign(named('AbortError'), { cause: named('Error') }), undefined],
     ['a refusal of another breaker', new CircuitRefusedError('other', 'open', 5), undefined],
     ['an error whose cause is such a refusal', new Error('outer', { cause: new CircuitRefusedError('other', 'open', 5) }), undefined],
     ['an error whose properties throw', { get name() { throw new Error('no'); }, get cause() { throw new Error('no'); } }, 'totalFailures'],
@@ -266,6 +268,15 @@ describe('execute', () => {
       if (count) assert.equal(counts[count], 1);
     }));
   }
+
+  test('a deadline of a function of Node is a failure, without a signal for execute', inWorld(async (world) => {
+    const breaker = await world.breaker();
+    const alive = setInterval(() => {}, 1_000);
+    const work = () => sleep(60_000, undefined, { signal: AbortSignal.timeout(5) });
+    await assert.rejects(breaker.execute(work), { name: 'AbortError' });
+    clearInterval(alive);
+    assert.equal((await breaker.information()).counts.totalFailures, 1);
+  }));
 
   test('an error with retryAfterMs lengthens the open time', inWorld(async (world) => {
     const breaker = await world.breaker({ failureCountThreshold: 0 });
