@@ -7,7 +7,7 @@ import { ArgumentError } from './errors.js';
 import type * as Wit from './generated/interfaces/circuitry-breaker-types.js';
 import { textProblem } from './names.js';
 import { type Node, expected } from './node.js';
-import type { Outcome, Settlement, WorkResult } from './outcome.js';
+import { type Outcome, type Settlement, type WorkResult, unheard } from './outcome.js';
 import type { Permit } from './permit.js';
 import { start } from './starting.js';
 import type { Information, Override, OverrideKind, State } from './state.js';
@@ -149,7 +149,8 @@ export class Breaker {
     try {
       settlement = await permit.end(outcome).catch(async (error: unknown) => {
         // A judgement that is no outcome: the work did run, so it counts as it went.
-        if (!(error instanceof ArgumentError) || permit.isSettled) throw error;
+        if (permit.isSettled) throw error;
+        unheard(outcome);
         this.#node.settings.logger.error?.('a judgement is no outcome', { circuit: this.name, error });
         return permit.end(result.ok ? 'success' : 'failure');
       });

@@ -7,6 +7,7 @@ import type * as Hooks from './generated/interfaces/circuitry-breaker-hooks.js';
 import type * as Wit from './generated/interfaces/circuitry-breaker-types.js';
 import { CORE, SMALL } from './generated/modules.js';
 import type { FactoryOptions, Logger, TripFn } from './options.js';
+import { unheard } from './outcome.js';
 import { messageOf } from './store.js';
 
 type Modules = ReadonlyMap<string, WebAssembly.Module>;
@@ -134,6 +135,7 @@ export class Component {
         },
       });
       if (typeof trips === 'boolean') return trips;
+      unheard(trips);
       this.#logger.error?.('the trip function answered no boolean; the default rule stands in', { circuit: query.circuit });
     } catch (error) {
       this.#logger.error?.('the trip function threw; the default rule stands in', { circuit: query.circuit, error });

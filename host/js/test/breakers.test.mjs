@@ -306,11 +306,22 @@ describe('execute', () => {
 
   test('a judge that throws or says nonsense loses no result', inWorld(async (world) => {
     const breaker = await world.breaker();
-    for (const classify of [() => { throw new Error('no'); }, () => 'perhaps', () => undefined]) {
-      assert.equal(await breaker.execute(async () => 7, { classify }), 7);
-    }
+    const unhandled = [];
+    const note = (error) => unhandled.push(error);
+    process.on('unhandledRejection', note);
+    const judges = [
+      () => { throw new Error('no'); },
+      () => 'perhaps',
+      () => undefined,
+      async () => { throw new Error('it rejects'); },
+      () => ({ get outcome() { throw new Error('no'); } }),
+    ];
+    for (const classify of judges) assert.equal(await breaker.execute(async () => 7, { classify }), 7);
+    await sleep(1);
+    process.off('unhandledRejection', note);
+    assert.deepEqual(unhandled, [], 'nor does it end the process');
     const { counts } = await breaker.information();
-    assert.deepEqual([counts.totalSuccesses, counts.totalFailures], [3, 0]);
+    assert.deepEqual([counts.totalSuccesses, counts.totalFailures], [5, 0]);
     await assert.rejects(breaker.execute(failing(new Error('the work')), { classify: () => 'perhaps' }), /the work/);
     assert.equal((await breaker.information()).counts.totalFailures, 1);
   }));

@@ -131,13 +131,19 @@ describe('settings', () => {
     await run(breaker, 'failure', 2);
     assert.equal((await refused(breaker)).reason, 'open');
     assert.deepEqual([seen.length, seen[0].circuit, seen[0].failureCountThreshold], [2, 'a', 2]);
-    for (const broken of [() => { throw new Error('no'); }, async () => true, () => 'yes']) {
+    const unhandled = [];
+    const note = (error) => unhandled.push(error);
+    process.on('unhandledRejection', note);
+    for (const broken of [() => { throw new Error('no'); }, async () => { throw new Error('it rejects'); }, async () => true, () => 'yes']) {
       const other = (await world.factory({ tripFn: { name: 'broken', version: 1, trips: broken } })).breaker(`broken ${broken}`);
       await run(other, 'failure', 2);
       assert.equal(await other.state(), 'closed');
       await run(other, 'failure', 1);
       assert.equal(await other.state(), 'open');
     }
+    await new Promise((resolve) => setImmediate(resolve));
+    process.off('unhandledRejection', note);
+    assert.deepEqual(unhandled, []);
   }));
 
   test('the component may be given as bytes, as a module or by its address', async () => {
