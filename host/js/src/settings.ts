@@ -299,7 +299,8 @@ function object(field: string, value: unknown, known?: readonly string[]): Raw {
 function list<T>(field: string, value: unknown, read: (field: string, value: unknown) => T): T[] {
   if (!Array.isArray(value)) throw new SettingsError(field, `it is ${shown(value)}; give an array`);
   if (value.length > 1_000) throw new SettingsError(field, `it has ${value.length} items, which is too many`);
-  return value.map((item, index) => read(`${field}[${index}]`, item));
+  // A hole in it is an item, too.
+  return Array.from(value, (item, index) => read(`${field}[${index}]`, item));
 }
 
 /** A whole number of 64 bits. A fraction of a millisecond is rounded up, so that a length above zero does not become zero. */

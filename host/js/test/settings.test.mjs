@@ -30,6 +30,7 @@ const refusals = [
   ['a window that is none', windowed({ window: {} }), 'tripRules[0].window'],
   ['a rule without its threshold', windowed({ perMille: undefined }), 'tripRules[0].perMille'],
   ['a rule that is none', { tripRules: [{ kind: 'never' }] }, 'tripRules[0].kind'],
+  ['rules with holes between them', { tripRules: Array(2) }, 'tripRules[0]'],
   ['rules that are no list', { tripRules: 'all' }, 'tripRules'],
   ['a custom rule without code', { tripRules: [{ kind: 'custom', name: 'a', version: 1 }] }, 'tripRules', /tripFn/],
   ['a trip function without a name', { tripFn: { name: '', version: 1, trips: () => true } }, 'tripFn.name'],
