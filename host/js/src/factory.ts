@@ -59,7 +59,7 @@ export class Factory {
    */
   breakerFor(name: string, context: Context = {}): Breaker {
     checkText('name', name);
-    if (typeof context !== 'object' || context === null) throw new ArgumentError('context', 'it is no object; give texts by name');
+    if (!isPlain(context)) throw new ArgumentError('context', 'it is no plain object; give texts by name: { tenant }');
     for (const [key, value] of Object.entries(context)) checkText(`context.${key}`, value);
     return this.#breaker(this.#node.settings.nameFn(name, context), name, context);
   }
@@ -117,6 +117,14 @@ export class Factory {
   [asyncDispose](): Promise<void> {
     return this.close();
   }
+}
+
+/** Whether all that it has is its own: of a `Map` or of a class with a getter nothing would be seen, and all tenants share a circuit. */
+function isPlain(context: unknown): boolean {
+  if (typeof context !== 'object' || context === null) return false;
+  const made: unknown = Object.getPrototypeOf(context);
+  // That of another realm is one as well.
+  return made === null || Object.getPrototypeOf(made) === null;
 }
 
 function checkText(field: string, value: unknown): void {

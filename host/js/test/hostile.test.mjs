@@ -1,6 +1,7 @@
 // Hostile input: a clear refusal or error, never a crash, never another tenant's circuit.
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { runInNewContext } from 'node:vm';
 import { createClient } from 'redis';
 import { ArgumentError, MemoryStore, StoreError, createFactory, defaultName } from '../dist/index.js';
 import { Component } from '../dist/component.js';
@@ -54,6 +55,20 @@ describe('a name', () => {
     const names = [...tenants.map((tenant) => defaultName('emails', { tenant })), 'emails', defaultName('emails/acme', {})];
     assert.equal(new Set(names).size, names.length);
     for (const name of names) assert.equal((await factory.breaker(name).information()).counts.total, 1, JSON.stringify(name));
+  }));
+
+  test('is not made of a context whose tenant would not be seen', inWorld(async (world) => {
+    const factory = await world.factory();
+    class Request {
+      get tenant() {
+        return 'acme';
+      }
+    }
+    for (const context of [new Map([['tenant', 'acme']]), new Request(), Object.create({ tenant: 'acme' }), ['acme'], 'acme', null]) {
+      assert.throws(() => factory.breakerFor('emails', context), { name: 'ArgumentError', field: 'context' });
+    }
+    const own = Object.assign(Object.create(null), { tenant: 'acme' });
+    for (const context of [own, runInNewContext("({ tenant: 'acme' })")]) assert.equal(factory.breakerFor('emails', context).name, 'emails/acme');
   }));
 
   test('is shown on one line and not whole', inWorld(async (world) => {
