@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 import time
@@ -381,3 +382,28 @@ def test_a_server_that_is_none_makes_no_permit_of_the_shared_record() -> None:
 def test_the_script_is_the_one_of_the_project() -> None:
     original = Path(__file__).parents[2] / "redis" / "src" / "swap.lua"
     assert RedisStore(redis_url())._protocol._script == original.read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_loop_that_has_ended_leaves_no_connection_open(prefix: str, client: Any) -> None:
+    name = prefix.strip(":").encode()
+    named = aioredis.Redis.from_url(redis_url(), client_name=name.decode())
+    store = AsyncRedisStore(named, prefix=prefix)
+
+    async def work() -> None:
+        await asyncio.gather(*[store.load("db") for _ in range(3)])
+
+    def open_now() -> int:
+        return sum(connection["name"] == name.decode() for connection in client.client_list())
+
+    asyncio.run(work())
+    of_one_loop = open_now()
+    assert of_one_loop == 3
+    for _ in range(4):
+        asyncio.run(work())
+    until = time.monotonic() + 10
+    while open_now() > of_one_loop:
+        assert time.monotonic() < until, f"{open_now()} connections are open"
+        time.sleep(0.01)
+    asyncio.run(store.aclose())
+    gc.collect()

@@ -181,12 +181,20 @@ class AsyncLink:
             raise Trouble("no answer", "there was none in time")
         return answer
 
-    async def _take(self, until: float) -> Any:
+    def _move(self) -> None:
+        """Keeps connections of the loop that runs only: those of another cannot be used in it."""
         loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            # Those of another loop cannot be used here, and not be closed either if it has ended.
+        if self._loop is loop:
+            return
+        if self._loop is not None and self._loop.is_closed():
+            for connection in self._idle:
+                _close_without_loop(connection)
+        else:
             _inherited.extend(self._idle)
-            self._idle, self._loop = [], loop
+        self._idle, self._loop = [], loop
+
+    async def _take(self, until: float) -> Any:
+        self._move()
         while True:
             try:
                 connection = self._idle.pop()
@@ -223,8 +231,19 @@ class AsyncLink:
 
     async def aclose(self) -> None:
         """Closes what is idle."""
+        self._move()
         while self._idle:
             await self._idle.pop().disconnect(nowait=True)
+
+
+def _close_without_loop(connection: Any) -> None:
+    """Closes a connection whose loop has ended: its transport would ask that loop to do it."""
+    writer, connection._writer, connection._reader = connection._writer, None, None
+    wrapped = None if writer is None else writer.get_extra_info("socket")
+    # Where a loop shows none, it has closed its sockets itself.
+    socket = getattr(wrapped, "_sock", None)
+    if socket is not None:
+        socket.close()
 
 
 def make_pool(server: Any, *, is_async: bool) -> Any:
@@ -235,7 +254,7 @@ def make_pool(server: Any, *, is_async: bool) -> Any:
 
 
 _links: weakref.WeakSet[Any] = weakref.WeakSet()
-# Connections that belong to a parent, or to a loop that has ended: they are not used, and not closed by a finalizer.
+# Connections that belong to a parent, or to another loop that lives: they are not used, and not closed by a finalizer.
 _inherited: list[Any] = []
 
 
