@@ -71,13 +71,18 @@ const PRODUCTS: &[Product] = &[
     Product {
         file: "gateway.wasm",
         source: Source::Crate("circuitry-gateway"),
-        most_bytes: 120_000,
-        functions_from: &["circuitry:breaker/breaker", "circuitry:breaker/store", "wasi:*"],
+        most_bytes: 140_000,
+        functions_from: &[
+            "circuitry:breaker/breaker",
+            "circuitry:breaker/exchange",
+            "circuitry:breaker/store",
+            "wasi:*",
+        ],
     },
     Product {
         file: "gateway-redis.wasm",
         source: Source::Composition(&["gateway.wasm", "circuitry.wasm", "hooks.wasm", "store-redis.wasm"]),
-        most_bytes: 400_000,
+        most_bytes: 430_000,
         functions_from: &["wasi:*"],
     },
 ];

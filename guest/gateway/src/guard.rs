@@ -4,24 +4,26 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use wasip2::clocks::{monotonic_clock, wall_clock};
+use wasip2::clocks::monotonic_clock;
 use wasip2::random::random::get_random_u64;
 
+use crate::attempts::{Attempts, lowest};
+use crate::bindings::circuitry::breaker::exchange::EndRequest;
 use crate::bindings::circuitry::breaker::types::{
-    Caller, Completion, ConsecutiveRule, Error, JudgedBy, Loaded, Outcome, Permit, Policies, RefusalReason,
-    Settings, StoreError, TripRule, Verdict, Window, WindowedRule,
+    Caller, Completion, Error, JudgedBy, Loaded, Outcome, Permit, RefusalReason, Settings, Verdict,
 };
 use crate::bindings::circuitry::breaker::{breaker, store};
-use crate::config::{CircuitSettings, Config};
-use crate::log;
-use crate::wait::{NS_OF_MS, pause};
+use crate::clock::StoreClock;
+use crate::config::Config;
+use crate::log::failed;
+use crate::settings::{settings, variable};
+use crate::settling::settle;
+use crate::wait::NS_OF_MS;
 
 /// Set in the numbers of all calls but starts.
 const NO_START: u64 = 1 << 63;
 /// A ramp admits by the number of a start; at random, its share holds over all requests.
 const PHASES: u64 = 1_000;
-/// How often a call is tried, lost races not counted.
-const TRIES_MAX: u32 = 3;
 /// Two for each length of a lease, and ten lengths at most.
 const RENEWALS_MAX: u32 = 20;
 
@@ -76,37 +78,6 @@ pub(crate) enum Ending {
     Ignored,
 }
 
-/// The store's time: as it was told, and what has passed since.
-#[derive(Clone, Copy)]
-struct StoreClock {
-    told_ms: u64,
-    at_ns: u64,
-}
-
-impl StoreClock {
-    /// Where the store tells no time, the machine's has to do.
-    fn new(told: Option<u64>) -> Self {
-        Self { told_ms: told.unwrap_or_else(wall_ms), at_ns: monotonic_clock::now() }
-    }
-
-    fn learn(&mut self, seen: &Loaded) {
-        if let Some(told_ms) = seen.now_ms {
-            *self = Self { told_ms, at_ns: monotonic_clock::now() };
-        }
-    }
-
-    fn now_ms(self) -> u64 {
-        let passed_ns = monotonic_clock::now().saturating_sub(self.at_ns);
-        self.told_ms.saturating_add(passed_ns.checked_div(NS_OF_MS).unwrap_or_default())
-    }
-}
-
-fn wall_ms() -> u64 {
-    let now = wall_clock::now();
-    let milliseconds = u64::from(now.nanoseconds).checked_div(NS_OF_MS).unwrap_or_default();
-    now.seconds.saturating_mul(1_000).saturating_add(milliseconds)
-}
-
 impl Guard {
     /// Asks to begin. Like every strict start it begins with a load: so the store's time is known before anything is decided.
     pub(crate) fn start(circuit: &str, config: &Config) -> Admission {
@@ -128,7 +99,7 @@ impl Guard {
             let mut clock = StoreClock::new(loaded.now_ms);
             let failure = match breaker::start(circuit, &settings, caller, Some(&loaded), clock.now_ms()) {
                 Ok((started, seen)) => {
-                    clock.learn(&seen);
+                    clock.learn(seen.now_ms);
                     let permit = match started.verdict {
                         Verdict::Permit(permit) => permit,
                         Verdict::Refusal(refusal) => {
@@ -189,7 +160,7 @@ impl Guard {
         match breaker::renew(&self.circuit, &self.settings, caller, known.as_ref(), era, &[probe.id], now_ms)
         {
             Ok((renewed, seen)) => {
-                self.clock.learn(&seen);
+                self.clock.learn(seen.now_ms);
                 self.known = Some(seen);
                 if let Some(deadline_ms) = renewed.deadlines.first().copied().flatten() {
                     let renewals = lease.renewals.saturating_add(1);
@@ -235,97 +206,15 @@ impl Guard {
             count: 1,
             retry_after_ms,
         };
-        let mut caller = self.next_caller();
-        // No outcome is given up soon because others write too.
-        let mut attempts = Attempts::new(self.timeout_ms.saturating_mul(8));
-        loop {
-            let (known, now_ms) = (self.known.take(), self.clock.now_ms());
-            let ended =
-                breaker::end(&self.circuit, &self.settings, caller, known.as_ref(), &[completion], now_ms);
-            let Err(failure) = ended else { return };
-            caller.retry_of = lowest(caller.retry_of, failure.revision);
-            if matches!(failure.error, Error::Contention) {
-                self.known = failure.last_seen;
-            }
-            if !attempts.again(&failure.error) {
-                failed(&self.circuit, "outcome", &failure.error);
-                return;
-            }
-        }
+        let caller = self.next_caller();
+        let Self { circuit, settings, known, clock, timeout_ms, .. } = self;
+        let request = EndRequest { circuit, settings, caller, completions: Vec::from([completion]) };
+        settle(request, known, clock, timeout_ms);
     }
 
     fn next_caller(&mut self) -> Caller {
         self.calls = self.calls.saturating_add(1);
         Caller { node: self.node, sequence: self.calls | NO_START, retry_of: None }
-    }
-}
-
-/// How often a call may be tried again, and until when.
-struct Attempts {
-    deadline_ns: u64,
-    failures: u32,
-}
-
-impl Attempts {
-    fn new(within_ms: u64) -> Self {
-        let within_ns = within_ms.saturating_mul(NS_OF_MS);
-        Self { deadline_ns: monotonic_clock::now().saturating_add(within_ns), failures: 0 }
-    }
-
-    /// Whether to try again after `error`; waits as long as is good before that.
-    fn again(&mut self, error: &Error) -> bool {
-        match error {
-            // A short random time, so that those who raced do not meet again.
-            Error::Contention => self.waited(500, 8_000),
-            // Whether it was written is to be asked soon: the record remembers 32 writes of others.
-            Error::Store(StoreError::Unknown(_)) if self.failures == 0 => {
-                self.failures = 1;
-                self.waited(0, 0)
-            }
-            Error::Store(StoreError::Unknown(_) | StoreError::Unavailable(_)) => self.again_after_trouble(),
-            _ => false,
-        }
-    }
-
-    fn again_after_trouble(&mut self) -> bool {
-        self.failures = self.failures.saturating_add(1);
-        self.failures < TRIES_MAX && self.waited(4_000, 20_000)
-    }
-
-    /// Waits between `least_us` and `most_us` microseconds, if there is so much time.
-    fn waited(&self, least_us: u64, most_us: u64) -> bool {
-        let spread_us = most_us.saturating_sub(least_us).saturating_add(1);
-        let wait_us = least_us.saturating_add(get_random_u64().checked_rem(spread_us).unwrap_or_default());
-        let wait_ns = wait_us.saturating_mul(1_000);
-        if monotonic_clock::now().saturating_add(wait_ns) >= self.deadline_ns {
-            return false;
-        }
-        pause(wait_ns);
-        true
-    }
-}
-
-fn lowest(known: Option<u64>, revision: Option<u64>) -> Option<u64> {
-    match (known, revision) {
-        (Some(known), Some(revision)) => Some(known.min(revision)),
-        (known, revision) => known.or(revision),
-    }
-}
-
-/// Says what happened: each time where somebody has to do something about it, and now and then where it passes by itself.
-fn failed(circuit: &str, what: &str, error: &Error) {
-    let about = |kind: &str, text: &str| format!("{what} of {circuit:?}: {kind}: {text}");
-    match error {
-        Error::Store(StoreError::Denied(text)) => log::line(&about("the store denies it", text)),
-        Error::Store(StoreError::Other(text)) => log::line(&about("the store refuses it", text)),
-        Error::StoredRecord(error) => {
-            log::line(&about("the stored record cannot be used", &format!("{error:?}")))
-        }
-        Error::Store(StoreError::Unavailable(text)) => log::sample(&about("the store is down", text)),
-        Error::Store(StoreError::Unknown(text)) => {
-            log::sample(&about("an answer of the store is lost", text))
-        }
-        other => log::sample(&about("no answer", &format!("{other:?}"))),
     }
 }
 
@@ -335,43 +224,5 @@ fn reason(reason: RefusalReason) -> &'static str {
         RefusalReason::TooManyRequests => "the circuit is half-open and all its probes are out",
         RefusalReason::ForcedOpen => "the circuit was forced open",
         RefusalReason::Ramp => "the circuit has recovered and admits a share for now",
-    }
-}
-
-/// The variable that a setting comes from.
-fn variable(field: &str) -> String {
-    let field = field.rsplit('.').next().unwrap_or_default().replace('-', "_").to_ascii_uppercase();
-    format!("CIRCUITRY_{field}")
-}
-
-fn settings(circuit: &CircuitSettings) -> Settings {
-    let mut trip_rules = Vec::new();
-    if let Some(rate) = circuit.failure_rate {
-        let (threshold, minimum_calls) = (rate.per_mille, rate.minimum_calls);
-        let window = Window::Time(rate.window_ms);
-        trip_rules.push(TripRule::ConsecutiveFailures(ConsecutiveRule { minimum_calls: 0 }));
-        trip_rules.push(TripRule::FailureRate(WindowedRule { threshold, minimum_calls, window }));
-    }
-    let policies = circuit.has_policies().then_some(Policies {
-        trip_rules,
-        slow_call_after_ms: circuit.slow_call_after_ms,
-        backoff: None,
-        jitter_per_mille: circuit.jitter_per_mille,
-        retry_after_max_ms: circuit.retry_after_max_ms,
-        probes: None,
-        probes_at_once: None,
-        half_open_limit: None,
-        ramp: None,
-        quorum: None,
-    });
-    Settings {
-        failure_count_threshold: circuit.failure_count_threshold,
-        close_threshold: circuit.close_threshold,
-        allow_after_ms: circuit.allow_after_ms,
-        cyclic_clear_after_ms: circuit.cyclic_clear_after_ms,
-        probe_timeout_ms: circuit.probe_timeout_ms,
-        idle_retention_ms: circuit.idle_retention_ms,
-        policies,
-        settings_revision: circuit.settings_revision,
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! - [`config`], [`variables`], [`upstream`]: what the environment says, and which server a request goes to
 //! - [`circuit`], [`headers`]: the name of its circuit, and which headers go on
-//! - `guard`: the circuit, asked through `circuitry:breaker`
+//! - `guard`: the circuit, asked through `circuitry:breaker`; `settling` settles an outcome, `attempts` says when to try again, `clock`
+//!   has the store's time, `settings` the settings
 //! - `proxy`: one request; `pipe` moves a body, `wait` waits, `answer` has the gateway's own answers, `log` its lines
 #![cfg_attr(target_family = "wasm", no_std)]
 #![cfg_attr(
@@ -14,13 +15,17 @@
 extern crate alloc;
 
 mod answer;
+mod attempts;
 mod circuit;
+mod clock;
 mod config;
 mod guard;
 mod headers;
 mod log;
 mod pipe;
 mod proxy;
+mod settings;
+mod settling;
 mod upstream;
 mod variables;
 mod wait;
@@ -36,7 +41,8 @@ mod bindings {
     wit_bindgen::generate!({
         path: "../../wit",
         inline: "package circuitry:gateway-guest; world gateway { \
-                 import circuitry:breaker/store@0.1.0; import circuitry:breaker/breaker@0.1.0; }",
+                 import circuitry:breaker/store@0.1.0; import circuitry:breaker/breaker@0.1.0; \
+                 import circuitry:breaker/exchange@0.1.0; }",
         world: "circuitry:gateway-guest/gateway",
         generate_all,
     });

@@ -6,6 +6,8 @@ use alloc::string::String;
 use wasip2::cli::stderr::get_stderr;
 use wasip2::random::random::get_random_u64;
 
+use crate::bindings::circuitry::breaker::types::{Error, StoreError};
+
 /// The longest line; runtimes take 4 kB at once.
 const LINE_MAX: usize = 1_000;
 
@@ -28,8 +30,21 @@ pub(crate) fn line(text: &str) {
 }
 
 /// Writes one in a hundred of such lines: an instance does not know what the others wrote.
-pub(crate) fn sample(text: &str) {
+fn sample(text: &str) {
     if get_random_u64().checked_rem(ONE_OF) == Some(0) {
         line(&format!("{text} (one of about {ONE_OF} such lines)"));
+    }
+}
+
+/// Says what happened: each time where somebody has to do something about it, and now and then where it passes by itself.
+pub(crate) fn failed(circuit: &str, what: &str, error: &Error) {
+    let about = |kind: &str, text: &str| format!("{what} of {circuit:?}: {kind}: {text}");
+    match error {
+        Error::Store(StoreError::Denied(text)) => line(&about("the store denies it", text)),
+        Error::Store(StoreError::Other(text)) => line(&about("the store refuses it", text)),
+        Error::StoredRecord(error) => line(&about("the stored record cannot be used", &format!("{error:?}"))),
+        Error::Store(StoreError::Unavailable(text)) => sample(&about("the store is down", text)),
+        Error::Store(StoreError::Unknown(text)) => sample(&about("an answer of the store is lost", text)),
+        other => sample(&about("no answer", &format!("{other:?}"))),
     }
 }

@@ -164,7 +164,8 @@ impl<'a> Call<'a> {
             // Before anybody hears of it.
             settle(self.guard.take(), failure);
         }
-        if self.is_head || matches!(status, 204 | 304) {
+        if self.is_head || length == Some(0) || matches!(status, 204 | 304) {
+            // With its head the client has all of it.
             settle(self.guard.take(), Ending::Success);
             return ResponseOutparam::set(out, Ok(answer));
         }
