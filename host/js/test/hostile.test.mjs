@@ -251,6 +251,16 @@ describe('Redis keys that are not ours', () => {
     assert.ok(ttl > 50_000 && ttl <= 60_000);
   }));
 
+  test('an entry keeps no more memory than it has bytes, also where many come in together', () => withClient(async ({ store }) => {
+    const names = Array.from({ length: 200 }, (_, index) => `circuit ${index}`);
+    await Promise.all(names.map((name) => store.swap(name, undefined, new Uint8Array(100), 60_000)));
+    const loaded = await Promise.all(names.map((name) => store.load(name)));
+    const lost = await Promise.all(names.map((name) => store.swap(name, undefined, new Uint8Array(1), 60_000)));
+    for (const { entry } of [...loaded, ...lost]) {
+      assert.deepEqual([entry.value.buffer.byteLength, entry.version.buffer.byteLength], [100, 16]);
+    }
+  }));
+
   test('a factory on them fails with a clear error, and other circuits work', () => withClient(async ({ client, prefix, store }) => {
     const factory = await createFactory({ store });
     await client.set(`${prefix}taken`, 'x');

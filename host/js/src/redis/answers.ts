@@ -15,9 +15,14 @@ export function entryIn(fields: unknown): Entry | 'absent' | Misfit {
   if (!Array.isArray(fields) || fields.length !== 2) return 'unreadable';
   const [version, value] = fields as unknown[];
   if (version === null && value === null) return 'absent';
-  if (version instanceof Uint8Array && value instanceof Uint8Array) return { version, value };
+  if (version instanceof Uint8Array && value instanceof Uint8Array) return entryOf(version, value);
   const isField = (field: unknown): boolean => field === null || field instanceof Uint8Array;
   return isField(version) && isField(value) ? 'foreign' : 'unreadable';
+}
+
+/** Copies: what the clients give are views on all that came in with it, up to 64 kB, which an entry that is remembered would keep. */
+function entryOf(version: Uint8Array, value: Uint8Array): Entry {
+  return { version: new Uint8Array(version), value: new Uint8Array(value) };
 }
 
 /** TIME answers seconds and, as their fraction, microseconds. */
@@ -36,7 +41,7 @@ export function rulingIn(answer: unknown): Ruling | undefined {
   const [ruling, nowMs, version, value] = answer as unknown[];
   if (!(typeof nowMs === 'number' && Number.isSafeInteger(nowMs) && nowMs >= 0)) return undefined;
   if (answer.length === 4 && ruling === 0 && version instanceof Uint8Array && value instanceof Uint8Array) {
-    return { kind: 'conflict', nowMs, entry: { version, value } };
+    return { kind: 'conflict', nowMs, entry: entryOf(version, value) };
   }
   if (answer.length !== 2) return undefined;
   if (ruling === 0) return { kind: 'conflict', nowMs, entry: undefined };
