@@ -141,6 +141,8 @@ function renewing(node: Node, circuit: Circuit, { judge, grant, leaseMs }: Admit
     if (isOver || node.isClosed) return;
     if (left-- <= 0) return logger.warn?.("a probe's work takes too long; its place may go to another", about);
     cancelTimer = later(everyMs, () => {
+      // Its store may be closed, too.
+      if (node.isClosed) return;
       isHeld(node, circuit, judge, grant).then(
         (held) => (held ? wait() : logger.debug?.("the probe's place was given to another", about)),
         (error: unknown) => {

@@ -216,6 +216,19 @@ describe('probes', () => {
     await world.close();
   });
 
+  test('have no lease renewed by a factory that is closed', inWorld(async (world) => {
+    const factory = await world.factory({ probeTimeoutMs: 300, closeThreshold: 1 });
+    const breaker = factory.breaker('a');
+    await trip(breaker);
+    world.openTimePasses();
+    assert.ok((await breaker.start()).isProbe);
+    await factory.close();
+    const { loads, swaps } = world.store;
+    world.store.goDown();
+    await sleep(250);
+    assert.deepEqual([world.store.loads, world.store.swaps, world.fallbacks], [loads, swaps, []]);
+  }));
+
   test('a probe that lost the answer to its start gets the same place again', inWorld(async (world) => {
     const breaker = await world.breaker({ closeThreshold: 1 });
     await trip(breaker);
