@@ -49,7 +49,7 @@ export interface RedisStoreOptions {
 
 /** The options of {@link RedisStore.connect}. */
 export interface RedisConnectOptions extends RedisStoreOptions {
-  /** How long one connection may take, TLS included, in milliseconds: 1 to 3,600,000. Default 2,000. */
+  /** How long one connection may take, TLS included, and then the server's first answers, in milliseconds: 1 to 3,600,000. Default 2,000. */
   readonly connectTimeoutMs?: number | undefined;
   /** Does not wait for the first connection: a server that is not there yet reads as `unavailable`. Default false. */
   readonly lazy?: boolean | undefined;

@@ -1,10 +1,12 @@
 // The store goes away and comes back.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import net from 'node:net';
 import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MemoryStore, createFactory } from '../dist/index.js';
 import { RedisStore } from '../dist/redis.js';
-import { OwnRedis, ownPrefix, until } from './support/servers.mjs';
+import { OwnRedis, ownPrefix, redisUrl, until } from './support/servers.mjs';
 import { inWorld, outageIsOver, refused, run, trip } from './support/world.mjs';
 
 const warnings = (world) => world.logged.filter(({ level }) => level !== 'debug' && level !== 'info').length;
@@ -342,6 +344,36 @@ describe('connecting to Redis', () => {
     await assert.rejects(RedisStore.connect(server.url, { prefx: 'a' }), { name: 'SettingsError', field: 'prefx' });
     await assert.rejects(RedisStore.connect(server.url, { operationTimeoutMs: 0 }), { name: 'SettingsError', field: 'operationTimeoutMs' });
     await assert.rejects(RedisStore.connect(server.url, { prefix: '\ud800' }), { name: 'SettingsError', field: 'prefix' });
+  });
+
+  test('does not wait for a server that takes the connection and says nothing, and leaves one that began to', async () => {
+    let isMute = true;
+    const sockets = new Set();
+    const { hostname, port } = new URL(redisUrl());
+    const server = net.createServer((socket) => {
+      sockets.add(socket.on('error', () => {}));
+      if (isMute) return;
+      const behind = net.connect(Number(port), hostname);
+      for (const [from, to] of [[socket, behind], [behind, socket]]) from.on('error', () => {}).on('close', () => to.destroy()).pipe(to);
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const url = Object.assign(new URL(redisUrl()), { hostname: '127.0.0.1', port: server.address().port }).href;
+    await assert.rejects(RedisStore.connect(url, { connectTimeoutMs: 200 }), { name: 'StoreError', kind: 'unavailable' });
+    isMute = false;
+    const store = await RedisStore.connect(url, { connectTimeoutMs: 2_000, prefix: ownPrefix() });
+    await store.load('a');
+    isMute = true;
+    for (const socket of sockets) socket.destroy();
+    sockets.clear();
+    await until('it has connected again', () => sockets.size > 0);
+    await assert.rejects(store.load('a'), { name: 'StoreError', kind: 'unavailable' });
+    // The connection that it has now stays mute; a new one would be answered.
+    isMute = false;
+    await until('it has left that connection', () => store.load('a').then(() => true, () => false));
+    await store.close();
+    for (const socket of sockets) socket.destroy();
+    server.close();
   });
 
   test('lazily, a server that comes later is found', async () => {

@@ -1,5 +1,6 @@
 /** {@link Link}: the connection, and what replaces it when it is of no use any more. Neither kind sends anything twice. */
 
+import { patiently } from '../asking.js';
 import { SettingsError, StoreError } from '../errors.js';
 import type { IoRedisClient, NodeRedisClient } from '../redis.js';
 import { messageOf } from '../store.js';
@@ -34,12 +35,16 @@ interface OwnClient extends NodeRedisClient {
 export class OwnLink implements Link {
   readonly place: string;
   readonly #options: object;
+  readonly #connectTimeoutMs: number;
   #create: ((options: object) => OwnClient) | undefined;
   #client: OwnClient | undefined;
   #isClosed = false;
   #goesOn = false;
+  /** Since when the server has taken the connection and not greeted. */
+  #silentSinceMs: number | undefined;
 
   constructor(url: string, connectTimeoutMs: number) {
+    this.#connectTimeoutMs = connectTimeoutMs;
     let address: URL;
     try {
       address = new URL(url);
@@ -75,9 +80,9 @@ export class OwnLink implements Link {
       return;
     }
     try {
-      await client.connect();
+      await this.#answered(client.connect());
       this.#goesOn = true;
-      await checkVersion(client);
+      await this.#answered(checkVersion(client));
     } catch (error) {
       this.close();
       throw failedToConnect(this.place, error);
@@ -87,12 +92,33 @@ export class OwnLink implements Link {
   #make(create: (options: object) => OwnClient): OwnClient {
     const client = create(this.#options);
     this.#client = client;
+    const note = (silentSinceMs?: number): void => {
+      if (this.#client === client) this.#silentSinceMs = silentSinceMs;
+    };
+    note();
+    client.on('connect', () => note(performance.now()));
+    for (const event of ['ready', 'reconnecting']) client.on(event, () => note());
     // Whoever sends is told; the client goes on trying.
-    client.on('error', () => {});
+    client.on('error', () => note());
     return client;
   }
 
+  /** The client's own timeout ends when the server takes the connection; it may take it and say nothing. */
+  async #answered<T>(answer: Promise<T>): Promise<T> {
+    const ms = this.#connectTimeoutMs;
+    let cancel: (() => void) | undefined;
+    const elapsed = new Promise<never>((_, reject) => {
+      cancel = patiently(ms, () => reject(new Trouble('no-answer', `there was no answer within ${ms} ms`)));
+    });
+    try {
+      return await Promise.race([answer, elapsed]);
+    } finally {
+      cancel?.();
+    }
+  }
+
   async send(command: (string | Buffer)[]): Promise<Reply> {
+    if (this.#silentSinceMs !== undefined && performance.now() - this.#silentSinceMs > this.#connectTimeoutMs) this.replace();
     const client = this.#client;
     if (!client) throw new Trouble('not-sent', this.#isClosed ? 'the store is closed' : 'the store is not connected');
     return client.sendCommand(command, AS_BYTES);
