@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -258,6 +259,26 @@ def test_a_start_whose_answer_was_lost_in_an_outage_gives_its_place_back_afterwa
     wait_until(lambda: len(recorder.changes) == 2 and breaker.information().probes == ())
     assert recorder.reasons() == ["tripped", "open-time-over"]
     factory.close()
+
+
+def test_an_outage_that_nobody_can_watch_ends_at_once(monkeypatch: Any) -> None:
+    store = ThreadStore()
+    factory = Factory(store)
+    breaker = factory.breaker_for("db")
+    breaker.execute(int)
+    permit = breaker.start()
+
+    def no_threads_left(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_threads_left)
+        store.before_load = store.before_swap = lambda circuit: fail("unavailable")()
+        breaker.start()
+        assert permit.end(Outcome.SUCCESS).local
+        assert not factory.is_store_down
+    store.before_load = store.before_swap = lambda circuit: None
+    assert not breaker.start().end(Outcome.SUCCESS).local
 
 
 def test_a_closed_factory_watches_no_store() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -321,6 +322,86 @@ def test_an_interrupt_in_a_swap_settles_everybodys_outcome_once(when: str) -> No
     assert [type(error) for error in raised] == [Interrupt]
     assert [settlement.disposition for settlement in told] == [Disposition.ACCEPTED] * 5
     wait_until(lambda: breaker.information().counts.total_failures == 6)
+
+
+class TooLong(Exception):
+    """What a job queue raises out of a signal's handler when a job has taken too long."""
+
+
+def test_a_time_limit_that_a_signal_raises_while_an_outcome_waits_reaches_the_caller() -> None:
+    store = ThreadStore()
+    breaker = Factory(store, store_timeout_ms=60_000, failure_count_threshold=1_000).breaker_for("db")
+    permits = [breaker.start() for _ in range(2)]
+    gate = threading.Event()
+    store.before_swap = once(lambda: gate.wait(60))
+    leader = threading.Thread(target=permits[0].end, args=(Outcome.FAILURE,))
+    leader.start()
+    wait_until(lambda: store.swaps == 2)
+
+    def too_long(*_: Any) -> None:
+        raise TooLong
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(TooLong):
+            permits[1].end(Outcome.FAILURE)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    gate.set()
+    leader.join(10)
+    wait_until(lambda: breaker.information().counts.total_failures == 2)
+
+
+def test_a_lead_that_nobody_can_take_over_holds_nobody_up(monkeypatch: Any, caplog: Any) -> None:
+    store = ThreadStore()
+    breaker = Factory(store, store_timeout_ms=60_000, failure_count_threshold=1_000).breaker_for("db")
+    permits = [breaker.start() for _ in range(2)]
+    store.before_swap = once(interrupt)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_threads_left)
+        with pytest.raises(Interrupt):
+            permits[0].end(Outcome.FAILURE)
+    assert "1 outcomes are lost" in caplog.text
+    begun = time.monotonic()
+    assert permits[1].end(Outcome.FAILURE).disposition is Disposition.ACCEPTED
+    assert time.monotonic() - begun < 30, "it did not wait for a leader"
+
+
+def no_threads_left(self: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("where", ["push", "next_batch"])
+def test_an_interrupt_as_the_lead_is_taken_holds_nobody_up(where: str, monkeypatch: Any) -> None:
+    store = ThreadStore()
+    breaker = Factory(store, store_timeout_ms=60_000, failure_count_threshold=1_000).breaker_for("db")
+    permits = [breaker.start() for _ in range(2)]
+    inner = getattr(Ends, where)
+
+    def interrupted(self: Ends, *arguments: Any) -> Any:
+        if where == "push":
+            inner(self, *arguments)
+        raise Interrupt
+
+    later: list[Any] = []
+
+    def spawn(steps: Any) -> bool:
+        later.append(steps)
+        return True
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ends, where, interrupted)
+        patched.setattr(breaker._driver, "spawn", spawn)
+        with pytest.raises(Interrupt):
+            permits[0].end(Outcome.FAILURE)
+    for steps in later:
+        breaker._driver.spawn(steps)
+    begun = time.monotonic()
+    assert permits[1].end(Outcome.FAILURE).disposition is Disposition.ACCEPTED
+    assert time.monotonic() - begun < 30, "it did not wait for a leader"
+    wait_until(lambda: breaker.information().counts.total_failures == 2)
 
 
 def test_an_interrupted_start_gives_its_place_back() -> None:

@@ -73,7 +73,7 @@ class _ThreadDriver:
     def announces(self) -> bool:
         return callable(getattr(self._store, "announce", None))
 
-    def spawn(self, steps: Steps[Any]) -> None:
+    def spawn(self, steps: Steps[Any]) -> bool:
         thread = threading.Thread(target=self._run_in_background, args=(steps,), name="circuitry", daemon=True)
         self._background.add(thread)
         try:
@@ -82,6 +82,8 @@ class _ThreadDriver:
             # The interpreter ends, or there are no threads left.
             self._background.discard(thread)
             _log.warning("a call of a circuit does not go on in the background: %s", error)
+            return False
+        return True
 
     def _run_in_background(self, steps: Steps[Any]) -> None:
         try:
@@ -104,22 +106,25 @@ class _ThreadDriver:
         """Runs steps to their end. An interrupt closes them: what is under way goes on in the background."""
         answer: Any = None
         error: StoreError | None = None
-        while True:
-            try:
-                effect = steps.send(answer) if error is None else steps.throw(error)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            answer = error = None
-            try:
-                answer = self._do(effect)
-            except StoreError as failed:
-                error = failed
-            except Exception as raised:
-                error = unforeseen(effect, raised)
-            except BaseException:
-                steps.close()
-                raise
+        try:
+            while True:
+                try:
+                    effect = steps.send(answer) if error is None else steps.throw(error)
+                except StopIteration as end:
+                    result: T = end.value
+                    return result
+                answer = error = None
+                try:
+                    answer = self._do(effect)
+                except StoreError as failed:
+                    error = failed
+                except Exception as raised:
+                    if isinstance(effect, (Sleep, Wait)):
+                        # No store has raised it: a signal's handler has, for whoever calls.
+                        raise
+                    error = unforeseen(effect, raised)
+        finally:
+            steps.close()
 
     def _do(self, effect: Effect) -> Any:
         if isinstance(effect, Load):

@@ -124,7 +124,7 @@ class _AsyncDriver:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def spawn(self, steps: Steps[Any]) -> None:
+    def spawn(self, steps: Steps[Any]) -> bool:
         loop = self._loop
         try:
             running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
@@ -136,6 +136,8 @@ class _AsyncDriver:
             loop.call_soon_threadsafe(lambda: self.task(self._in_background(steps)))
         else:
             _log.warning("a call of a circuit does not go on in the background: its event loop has ended")
+            return False
+        return True
 
     async def _in_background(self, steps: Steps[Any]) -> None:
         try:
@@ -158,24 +160,24 @@ class _AsyncDriver:
         """Runs steps in this task. A cancel closes them: what is under way goes on in another."""
         answer: Any = None
         error: StoreError | None = None
-        while True:
-            try:
-                effect = steps.send(answer) if error is None else steps.throw(error)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            answer = error = None
-            try:
-                answer = await self._do(effect)
-            except StoreError as failed:
-                error = failed
-            except (asyncio.TimeoutError, TimeoutError) as late:
-                error = _late(effect, late)
-            except Exception as raised:
-                error = unforeseen(effect, raised)
-            except BaseException:
-                steps.close()
-                raise
+        try:
+            while True:
+                try:
+                    effect = steps.send(answer) if error is None else steps.throw(error)
+                except StopIteration as end:
+                    result: T = end.value
+                    return result
+                answer = error = None
+                try:
+                    answer = await self._do(effect)
+                except StoreError as failed:
+                    error = failed
+                except (asyncio.TimeoutError, TimeoutError) as late:
+                    error = _late(effect, late)
+                except Exception as raised:
+                    error = unforeseen(effect, raised)
+        finally:
+            steps.close()
 
     async def _do(self, effect: Effect) -> Any:
         if isinstance(effect, Load):

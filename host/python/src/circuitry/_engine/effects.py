@@ -72,8 +72,8 @@ class Driver(Protocol):
         """Makes a waiter."""
         ...
 
-    def spawn(self, steps: Steps[Any]) -> None:
-        """Runs steps in the background: nobody waits for them, and what they raise is logged."""
+    def spawn(self, steps: Steps[Any]) -> bool:
+        """Runs steps in the background: nobody waits for them, and what they raise is logged. Says whether it does."""
         ...
 
     def announces(self) -> bool:

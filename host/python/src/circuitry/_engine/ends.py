@@ -75,14 +75,13 @@ class Ends:
         self._waiting: list[Ended] = []
         self._settling = False
 
-    def push(self, ended: Ended) -> bool:
-        """Adds an outcome; says whether who ended it leads."""
+    def push(self, ended: Ended) -> None:
+        """Adds an outcome; who ended it leads where nobody else does."""
         with self._lock:
             self._waiting.append(ended)
-            if self._settling:
-                return False
-            self._settling = True
-            return True
+            if not self._settling:
+                ended.leads = True
+                self._settling = True
 
     def give_up(self, ended: Ended) -> bool:
         """Who ended it waits no longer; says whether he was made to lead meanwhile, and has to see to it."""
@@ -102,6 +101,11 @@ class Ends:
                     ended.waiter.set()
                     return False
             return True
+
+    def let_go(self) -> None:
+        """Nobody can lead now: the next who ends leads, and settles what waits too."""
+        with self._lock:
+            self._settling = False
 
     def next_batch(self) -> Batch | None:
         """Takes what waits, as much as fits into one call."""

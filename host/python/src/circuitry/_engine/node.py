@@ -241,11 +241,13 @@ class Node:
 
     # ---- outages ----
 
-    def enter_outage(self, circuit: Circuit, error: StoreError) -> None:
-        """Goes on without the store, and watches for its return."""
+    def enter_outage(self, circuit: Circuit, error: StoreError) -> bool:
+        """Goes on without the store, and watches for its return; says whether it can."""
         pause = self.outage.enter(circuit.name, error)
-        if pause is not None:
-            self.driver.spawn(watch(weakref.ref(self), circuit.name, pause))
+        if pause is not None and not self.driver.spawn(watch(weakref.ref(self), circuit.name, pause)):
+            self.outage.call_off()
+            return False
+        return True
 
     def settle_parked(self, exchange: Exchange) -> Steps[None]:
         """Runs a call again whose write may have happened: it is applied once, and what it did is told."""

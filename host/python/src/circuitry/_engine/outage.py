@@ -74,6 +74,18 @@ class Outage:
         )
         return _PAUSES[1] if goes_on else _PAUSES[0]
 
+    def call_off(self) -> None:
+        """Takes the store as up again where nobody can watch it: the next call that fails enters anew."""
+        with self._lock:
+            self.is_down = False
+            parked, self._parked = self._parked, []
+        for exchange in parked:
+            _log.warning(
+                "circuit `%s`: a call that may have been applied is not repeated, and %d outcomes may be lost",
+                shortened(exchange.circuit.name),
+                exchange.outcomes(),
+            )
+
     def leave(self) -> list[Exchange]:
         """Takes the store as up; gives what was parked."""
         with self._lock:

@@ -41,12 +41,11 @@ def settle(
     deadline = Deadline(node.store_timeout)
     ends = _ends(circuit, own)
     ended = Ended(grant, outcome, slow, node.driver.waiter())
-    leads = ends.push(ended)
     try:
+        ends.push(ended)
         while ended.answer is None:
-            if leads or ended.leads:
-                leads = ended.leads = False
-                yield from _lead(node, circuit, own, ends, deadline)
+            if ended.leads:
+                yield from _lead(node, circuit, own, ended, deadline)
                 continue
             left = deadline.left()
             if left <= 0:
@@ -58,7 +57,7 @@ def settle(
     finally:
         if ends.give_up(ended) and ended.answer is None:
             # The lead came too late for one who is gone.
-            node.driver.spawn(settle_rest(node, circuit, own))
+            _settle_rest_later(node, circuit, own)
     if ended.answer is None:
         return Settlement(Disposition.UNSETTLED)
     if isinstance(ended.answer, CircuitryError):
@@ -66,19 +65,28 @@ def settle(
     return ended.answer
 
 
-def _lead(node: Node, circuit: Circuit, own: OwnRecord | None, ends: Ends, deadline: Deadline) -> Steps[None]:
+def _lead(node: Node, circuit: Circuit, own: OwnRecord | None, leader: Ended, deadline: Deadline) -> Steps[None]:
     """Settles what waits now, and hands the lead over."""
-    batch = ends.next_batch()
+    ends = _ends(circuit, own)
+    settling: _Settling | None = None
     is_whole = False
-    settling = _Settling(node, circuit, own, batch)
     try:
+        leader.leads = False
+        settling = _Settling(node, circuit, own, ends.next_batch())
         is_whole = yield from settling.run(deadline)
     finally:
-        if not is_whole:
-            # It takes longer than its leader waits, or he was interrupted: it goes on in the background.
-            node.driver.spawn(settling.go_on())
-        elif ends.pass_on():
-            node.driver.spawn(settle_rest(node, circuit, own))
+        if settling is None or is_whole:
+            if ends.pass_on():
+                _settle_rest_later(node, circuit, own)
+        elif not node.driver.spawn(settling.go_on()):
+            # It takes longer than its leader waits, or he was interrupted, and there is no background to go on in.
+            settling.give_up()
+            ends.let_go()
+
+
+def _settle_rest_later(node: Node, circuit: Circuit, own: OwnRecord | None) -> None:
+    if not node.driver.spawn(settle_rest(node, circuit, own)):
+        _ends(circuit, own).let_go()
 
 
 def settle_rest(node: Node, circuit: Circuit, own: OwnRecord | None) -> Steps[None]:
@@ -106,6 +114,12 @@ class _Settling:
         yield from self.run(None)
         if _ends(self._circuit, self._own).pass_on():
             yield from settle_rest(self._node, self._circuit, self._own)
+
+    def give_up(self) -> None:
+        """Nobody can tell what becomes of it."""
+        if self._batch is not None:
+            lost(self._circuit, self._batch.outcomes(), ContentionError(self._circuit.name))
+            self._batch.settle_all(Settlement(Disposition.UNSETTLED))
 
     def run(self, until: Deadline | None) -> Steps[bool]:
         """Settles the batch; says whether it is settled, or the time was over first."""
@@ -150,7 +164,8 @@ class _Settling:
             except StoreError as error:
                 if not is_outage(error):
                     raise
-                node.enter_outage(circuit, error)
+                if not node.enter_outage(circuit, error):
+                    break
             except ForgottenError as error:
                 lost(circuit, batch.outcomes(), error)
                 batch.settle_all(Settlement(Disposition.UNSETTLED))
