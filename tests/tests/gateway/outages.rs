@@ -1,13 +1,16 @@
 //! A store that is down, stands still, or answers nonsense.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::client::{Answer, get};
 use crate::process::{Edge, UPSTREAM};
-use crate::servers::{OwnRedis, free_port, plain, run};
+use crate::servers::{OwnRedis, address_of, free_port, plain, run};
 use crate::upstream::answer;
 
 /// A short one, so that a store that hangs is told from one that is slow; longer than this machine takes for a round trip.
@@ -177,4 +180,58 @@ async fn a_gateway_without_a_usable_url_of_its_store_says_so() {
         assert_refused(&timed(&edge).await);
         edge.gateway.says(&[wanted]).await;
     }
+}
+
+/// A way to a Redis on which the answers to writes get lost, one in so many; the others come through.
+async fn lossy(redis_url: &str, one_in: u32) -> SocketAddr {
+    let redis = address_of(redis_url);
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    let writes = Arc::new(AtomicU32::new(0));
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let writes = writes.clone();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(redis).await.expect("a Redis");
+                let (mut asked, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
+                loop {
+                    tokio::select! {
+                        size = client.read(&mut asked) => {
+                            let Ok(size @ 1..) = size else { return };
+                            server.write_all(&asked[..size]).await.expect("a Redis");
+                            let is_write = asked[..size].windows(7).any(|word| word == b"EVALSHA");
+                            if is_write && writes.fetch_add(1, Ordering::Relaxed) % one_in == 0 {
+                                // It is carried out, and nobody hears of it.
+                                let _ = server.read(&mut answered).await;
+                                return;
+                            }
+                        }
+                        size = server.read(&mut answered) => {
+                            let Ok(size @ 1..) = size else { return };
+                            if client.write_all(&answered[..size]).await.is_err() {
+                                return;
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_outcome_whose_answer_is_lost_is_counted_once() {
+    const REQUESTS: u64 = 12;
+    // The script has to be known, or its first run is no write.
+    let known = Edge::start(&[]).await;
+    get(known.gateway.address, "/", &[]).await;
+    let way = lossy(&known.redis_url, 2).await;
+    let prefix = [("CIRCUITRY_REDIS_PREFIX", known.prefix.as_str())];
+    let edge = Edge::on(&format!("redis://{way}"), &prefix).await;
+    for _ in 0..REQUESTS {
+        assert_eq!(timed(&edge).await.text(), "well");
+    }
+    assert_eq!(known.counts().await, (REQUESTS + 1, REQUESTS + 1, 0));
+    edge.gateway.assert_never_failed();
 }
