@@ -43,6 +43,11 @@ pub const WIT: [(&str, &str); 6] = [
     ("exchange.wit", include_str!("../wit/exchange.wit")),
 ];
 
+/// The program in the README, as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 #[cfg(test)]
 mod tests {
     use sha2::{Digest, Sha256};
