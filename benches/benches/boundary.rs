@@ -202,15 +202,17 @@ struct Calls {
     nothing: types::Loaded,
     steady: types::Loaded,
     start: exchange::Request,
-    /// The same with a name that is 1,000 bytes longer.
+    end: exchange::Request,
+    /// The start with a name that is 1,000 bytes longer.
     long_start: exchange::Request,
 }
 
 /// What each is called in the catalogue; the last is not there, it is measured for its difference.
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "boundary/call",
     "boundary/check",
     "boundary/check, policies",
+    "boundary/rust start and end",
     "boundary/decide, steady",
     "boundary/decide, no record",
     "the same, name longer by 1,000 bytes",
@@ -227,6 +229,7 @@ impl Calls {
             settings: [settings(), every_policy()],
             nothing: types::Loaded { entry: None, now_ms: None },
             start: start("emails/acme".into(), 1_000),
+            end: end(1_000),
             long_start: start(format!("emails/{}", "a".repeat(1_004)), 1_000),
         }
     }
@@ -236,8 +239,12 @@ impl Calls {
             0 => drop(black_box(self.adder.call())),
             1 => drop(black_box(self.machine.check(&self.settings[0]))),
             2 => drop(black_box(self.machine.check(&self.settings[1]))),
-            3 => drop(black_box(self.machine.decide(&self.start, &self.steady))),
-            4 => drop(black_box(self.machine.decide(&self.start, &self.nothing))),
+            3 => {
+                drop(black_box(self.machine.decide(&self.start, &self.steady)));
+                drop(black_box(self.machine.decide(&self.end, &self.steady)));
+            }
+            4 => drop(black_box(self.machine.decide(&self.start, &self.steady))),
+            5 => drop(black_box(self.machine.decide(&self.start, &self.nothing))),
             _ => drop(black_box(self.machine.decide(&self.long_start, &self.nothing))),
         }
     }
@@ -269,10 +276,12 @@ fn main() {
             times.add(calls.time(index, many));
         }
     }
-    let [measured @ .., short, long] = &times;
-    for times in measured.iter().chain([short]) {
+    let [measured @ .., steady, short, long] = &times;
+    for times in measured.iter().chain([steady, short]) {
         suite.record_times(times.name(), times);
     }
+    // Beside the other hosts.
+    suite.record_times("boundary/rust start", steady);
     suite.record("boundary/kilobyte", long.median_ns() - short.median_ns(), long.rounds() as u64);
     suite.finish();
     criterion.final_summary();

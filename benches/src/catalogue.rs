@@ -94,6 +94,7 @@ const STRICT: &str = "strict";
 const TRIPS: &str = "round-trips";
 const PROPAGATION: &str = "propagation";
 const DECISION: &str = "decision";
+const HOSTS: &str = "hosts";
 const POLICIES: &str = "policies";
 const MEMORY: &str = "memory";
 const STARTUP: &str = "startup";
@@ -111,6 +112,13 @@ const FAILSAFE: &str = "failsafe, async call";
 const TOWER: &str = "tower-resilience-circuitbreaker, service call";
 const NOTHING: &str = "the no-op alone";
 const LOOKUP: &str = "looking up a circuit";
+
+const IN_RUST: &str = "Rust, wasmtime";
+const IN_NODE: &str = "JavaScript, jco on Node.js";
+const IN_PYTHON: &str = "Python, wasmtime";
+const START: &str = "a start";
+const START_AND_END: &str = "a start and its end";
+const EXECUTE: &str = "strict `execute` on the memory store";
 
 const NOW: &str = "time";
 const ROW_NATIVE: &str = "start on a closed circuit, native core";
@@ -255,6 +263,16 @@ pub const PLANNED: &[Planned] = &[
     time("decision/native end", DECISION, "end with a success, native core", NOW),
     time("decision/memory start", DECISION, "strict start on the memory store, in wasmtime", NOW),
     time("decision/memory execute", DECISION, "strict start and end on the memory store, in wasmtime", NOW),
+    // The same decisions in each host.
+    time("boundary/rust start", HOSTS, IN_RUST, START),
+    time("boundary/rust start and end", HOSTS, IN_RUST, START_AND_END),
+    time("decision/rust execute", HOSTS, IN_RUST, EXECUTE),
+    time("hosts/node start", HOSTS, IN_NODE, START),
+    time("hosts/node start and end", HOSTS, IN_NODE, START_AND_END),
+    time("hosts/node execute", HOSTS, IN_NODE, EXECUTE),
+    time("hosts/python start", HOSTS, IN_PYTHON, START),
+    time("hosts/python start and end", HOSTS, IN_PYTHON, START_AND_END),
+    time("hosts/python execute", HOSTS, IN_PYTHON, EXECUTE),
     // What policies cost.
     time("policies/before start", POLICIES, "start on a closed circuit", "before"),
     time("policies/now start", POLICIES, "start on a closed circuit", "now"),

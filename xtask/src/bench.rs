@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::command::{cargo, run as run_command, workspace};
 use crate::dynamodb_local;
+use crate::hosts;
 use crate::services::Services;
 
 /// How DynamoDB Local's version is told, because the server does not tell it.
@@ -20,6 +21,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         if arguments.is_empty() {
             forget()?;
         }
+        hosts::build()?;
         let mut bench = cargo();
         bench.args(["bench", "--package", "circuitry-benches", "--no-fail-fast"]).args(arguments);
         bench.env(DYNAMODB_VERSION, dynamodb_local::version()?);
