@@ -614,20 +614,23 @@ def test_a_quorum_needs_a_name_for_this_node() -> None:
 
 
 def test_a_lease_is_renewed_while_the_work_runs() -> None:
-    factory = Factory(failure_count_threshold=0, allow_after_ms=1, probe_timeout_ms=150)
+    clock = ManualClock(NOW_MS)
+    factory = Factory(clock=clock, failure_count_threshold=0, probe_timeout_ms=600)
     breaker = factory.breaker_for("db")
     with pytest.raises(Work):
         breaker.execute(failing)
-    time.sleep(0.01)
+    clock.advance_ms(60_000)
     permit = breaker.start()
     assert permit.is_probe
-    first = breaker.information().probes[0].deadline_ms
-    until = time.monotonic() + 0.6
-    while time.monotonic() < until:
+    until = time.monotonic() + 10
+    for _ in range(3):
+        clock.advance_ms(400)
+        # It is renewed each third of a lease of the host's time, whatever the clock says.
+        while breaker.information().probes[0].deadline_ms < clock.now_ms() + 600:
+            assert time.monotonic() < until, "the lease is not renewed"
+            time.sleep(0.005)
         with pytest.raises(CircuitRefused):
             breaker.start()
-        time.sleep(0.02)
-    assert breaker.information().probes[0].deadline_ms > first
     assert permit.end(Outcome.SUCCESS).disposition is Disposition.ACCEPTED
     assert breaker.state() is State.CLOSED
 
