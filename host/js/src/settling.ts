@@ -3,7 +3,7 @@
  */
 
 import { told } from './ballot.js';
-import { Deadline, pause } from './asking.js';
+import { Deadline, patiently, pause } from './asking.js';
 import type { Circuit } from './circuit.js';
 import type { Batch, Grant } from './ends.js';
 import { CallError, type CircuitryError, isOutage, isPassing } from './errors.js';
@@ -18,13 +18,14 @@ import { messageOf } from './store.js';
  */
 export function handOver(node: Node, circuit: Circuit, grant: Grant, ending: Ending, slow: boolean): Promise<Settlement> {
   return new Promise((resolve, reject) => {
-    const timer: unknown = setTimeout(() => resolve({ disposition: 'unsettled', local: false }), node.settings.storeTimeoutMs);
+    // By the same measure as the store's own time, so that what has come in or failed by then is told.
+    const cancel = patiently(node.settings.storeTimeoutMs, () => resolve({ disposition: 'unsettled', local: false }));
     const settled = (settlement: Settlement): void => {
-      clearTimeout(timer as number);
+      cancel();
       resolve(settlement);
     };
     const failed = (error: CircuitryError): void => {
-      clearTimeout(timer as number);
+      cancel();
       reject(error);
     };
     if (circuit.ends.push({ ...grant, ...ending, slow, settled, failed })) node.background(settleWaiting(node, circuit));

@@ -294,3 +294,17 @@ test('a process that is held up for long does not take the store as down', inWor
   await (await starting).end('success');
   assert.deepEqual([factory.isStoreDown, world.fallbacks], [false, []]);
 }));
+
+test('an end of a process that is held up for long is told what became of it', inWorld(async (world) => {
+  const breaker = await world.breaker({ storeTimeoutMs: 200 });
+  await run(breaker, 'success', 1);
+  const permit = await breaker.start();
+  world.store.onNextSwap(async (ask) => {
+    await new Promise((resolve) => setImmediate(resolve));
+    return ask();
+  });
+  const ending = permit.end('success');
+  const begun = performance.now();
+  while (performance.now() - begun < 600);
+  assert.deepEqual(await ending, { disposition: 'accepted', local: false });
+}));
