@@ -7,6 +7,7 @@ import os
 import stat
 import threading
 import weakref
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,25 @@ def test_many_threads_decide_at_once_each_on_an_instance_of_its_own() -> None:
     for thread in threads:
         thread.join(10)
     assert len(seen) == 6
+
+
+@pytest.mark.parametrize("release", ["49.0.0", "51.0.0", "500.0.0", None])
+def test_a_release_of_wasmtime_that_was_not_tried_is_called_the_public_way(
+    release: str | None, monkeypatch: Any, caplog: Any
+) -> None:
+    def version(package: str) -> str:
+        if release is None:
+            raise PackageNotFoundError(package)
+        return release
+
+    def laid(*_: Any) -> Any:
+        raise AssertionError("its structures are laid out")
+
+    right = Component.load().check(SETTINGS)
+    monkeypatch.setattr(raw, "version", version)
+    monkeypatch.setattr(raw.Signature, "call", laid)
+    assert Component(packaged_component()).check(SETTINGS) == right
+    assert "was not tried" in caplog.text
 
 
 def test_the_component_is_compiled_once_a_process() -> None:

@@ -158,6 +158,8 @@ class Component:
             self._check = Function(first.store, first.check)
         except WasmtimeError as error:
             raise ComponentError(f"the component cannot be used: {error}") from None
+        if not raw.is_known():
+            _log.warning("this release of wasmtime was not tried: each decision takes some milliseconds longer")
         self._settings_type = self._check.parameters[0]
         self._idle.append(first)
 

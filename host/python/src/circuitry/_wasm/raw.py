@@ -5,7 +5,8 @@ byte of a list: a decision takes three milliseconds. Here the types are asked fo
 memory of our own by a few ``struct`` calls, which takes a fiftieth of that.
 
 It rests on ``wasmtime._ffi``, wasmtime's own binding of its C interface. :func:`is_known` compares its structures
-with those that this module lays out; where they differ, or are gone, calls go the public way.
+with those that this module lays out, and its release with those that were tried, since who owns what shows in no
+structure; where they differ, or are gone, calls go the public way.
 
 Invariant: what is handed over is owned here and only read by wasmtime; what comes back is owned by wasmtime and freed
 here, whole, after it was read.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from wasmtime import Store, WasmtimeError
@@ -43,6 +45,9 @@ try:
     from wasmtime import _ffi as ffi
 except ImportError:  # pragma: no cover - a release of wasmtime without it
     ffi = None  # type: ignore[assignment]
+
+# The releases whose C interface this module was tried with.
+_TRIED = ("50.",)
 
 # One value: its kind in the first byte, its content from the 8th on.
 _VALUE = 32
@@ -102,7 +107,8 @@ def is_known() -> bool:
         variant: Any = ffi.wasmtime_component_valvariant
         result: Any = ffi.wasmtime_component_valresult
         return bool(
-            {name: kind.value for name, kind in kinds.items()} == _KINDS
+            version("wasmtime").startswith(_TRIED)
+            and {name: kind.value for name, kind in kinds.items()} == _KINDS
             and ctypes.sizeof(ctypes.c_void_p) == 8
             and (ctypes.sizeof(value), value.kind.offset, value.of.offset) == (_VALUE, 0, 8)
             and (ctypes.sizeof(field), field.name.offset, field.val.offset) == (_FIELD, 0, 16)
@@ -115,7 +121,7 @@ def is_known() -> bool:
             and hasattr(Store, "_context")
             and hasattr(WasmtimeError, "_from_ptr")
         )
-    except AttributeError:
+    except (AttributeError, PackageNotFoundError):
         return False
 
 
