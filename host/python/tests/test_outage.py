@@ -190,6 +190,7 @@ def test_an_outage_ends_when_the_store_writes_not_when_it_reads() -> None:
     assert factory.is_store_down
     store.before_swap = lambda circuit: None
     wait_until(lambda: not factory.is_store_down)
+    wait_until(lambda: factory._node._closing == set())
     factory.close()
 
 

@@ -17,7 +17,7 @@ from ..errors import BusyError, CircuitryError, StoreError, shortened
 from ..memory import Table
 from ..store import Stored
 from .deadline import Deadline
-from .effects import Steps, Wait
+from .effects import Steps, Wait, Waiter
 from .store_steps import Interrupted, load, swap
 
 if TYPE_CHECKING:
@@ -101,10 +101,19 @@ def watch(node_ref: weakref.ref[Node], circuit: str, first: float) -> Steps[None
     node = node_ref()
     if node is None:
         return
-    pause, stop = first, node.driver.waiter()
+    stop = node.driver.waiter()
     node.set_when_closed(stop)
+    del node
+    try:
+        yield from _watch_until(node_ref, circuit, first, stop)
+    finally:
+        node = node_ref()
+        if node is not None:
+            node.forget(stop)
+
+
+def _watch_until(node_ref: weakref.ref[Node], circuit: str, pause: float, stop: Waiter) -> Steps[None]:
     while True:
-        del node
         # Up to a half longer, so that the processes of a fleet do not ask together.
         yield Wait(stop, pause * random.uniform(1.0, 1.5))
         pause = min(pause * 2, _PAUSES[1])
@@ -116,6 +125,7 @@ def watch(node_ref: weakref.ref[Node], circuit: str, first: float) -> Steps[None
             for exchange in node.outage.leave():
                 yield from node.settle_parked(exchange)
             return
+        del node
 
 
 def _answers(node: Node, circuit: str) -> Steps[bool]:
