@@ -86,17 +86,26 @@ export class Permit {
 
   /**
    * Settles the permit: tells the circuit how the work ended, and the caller what became of that. The outcome is handed over at once,
-   * also if nobody awaits the answer. Waits at most the store's timeout; `unsettled` then says that the settling goes on.
+   * also if nobody awaits the answer; an error of the store is then told to the logger only. Waits at most the store's timeout;
+   * `unsettled` then says that the settling goes on.
    *
    * A store that is down is no error: the outcome is then settled as `storeFailure` says.
    *
    * @throws {ArgumentError} when the outcome is none, or the permit was settled already.
    * @throws {RecordError} when what is stored cannot be read; {@link StoreError} of the kind `other`, {@link CallError}.
    */
-  async end(outcome: Outcome): Promise<Settlement> {
-    const ending = endingOf(outcome);
-    if (this.#isSettled) throw new ArgumentError('permit', 'it was settled already: end it once');
-    return this.#settle(ending);
+  end(outcome: Outcome): Promise<Settlement> {
+    let ending: Ending;
+    try {
+      ending = endingOf(outcome);
+      if (this.#isSettled) throw new ArgumentError('permit', 'it was settled already: end it once');
+    } catch (error) {
+      return Promise.reject(error as Error);
+    }
+    const settled = this.#settle(ending);
+    // Who does not await it must not have the process ended by a store.
+    settled.catch(() => {});
+    return settled;
   }
 
   /** Settles the permit as ignored, if it was not settled: it counts nothing and frees its place. It throws nothing. */

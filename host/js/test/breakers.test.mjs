@@ -217,6 +217,21 @@ describe('a permit', () => {
     assert.equal((await (await world.factory()).breaker('a').information()).counts.totalFailures, 1);
   }));
 
+  test('whose outcome nobody awaits ends no process when it cannot be settled', inWorld(async (world) => {
+    const factory = await world.factory();
+    const unhandled = [];
+    const note = (error) => unhandled.push(error);
+    process.on('unhandledRejection', note);
+    const permit = await factory.breaker('a').start();
+    world.store.onNextSwap('other');
+    void permit.end('success');
+    await factory.close();
+    await sleep(1);
+    process.off('unhandledRejection', note);
+    assert.deepEqual(unhandled, []);
+    assert.equal(world.logged.filter(({ message }) => message === 'outcomes are lost').length, 1);
+  }));
+
   test('a failure that says when to come back lengthens the open time, as far as is allowed', inWorld(async (world) => {
     const breaker = await world.breaker({ failureCountThreshold: 0, retryAfterMaxMs: 300_000 });
     await run(breaker, failureRetryAfter(120_000), 1);
