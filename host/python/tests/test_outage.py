@@ -282,6 +282,18 @@ def test_an_outage_that_nobody_can_watch_ends_at_once(monkeypatch: Any) -> None:
     assert not breaker.start().end(Outcome.SUCCESS).local
 
 
+def test_closing_in_an_outage_says_that_a_write_may_be_lost(caplog: Any) -> None:
+    store = ThreadStore()
+    factory = Factory(store)
+    permit = factory.breaker_for("db").start()
+    store.after_swap = once(fail("unknown"))
+    store.before_load = lambda circuit: fail("unavailable")()
+    assert permit.end(Outcome.FAILURE).local
+    assert not factory.close()
+    assert "1 outcomes may be lost" in caplog.text
+    assert factory.close(), "it was told"
+
+
 def test_a_closed_factory_watches_no_store() -> None:
     store = ThreadStore()
     factory = Factory(store, store_timeout_ms=100)

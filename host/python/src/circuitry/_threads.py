@@ -188,9 +188,10 @@ class Factory:
 
     def close(self) -> bool:
         """Ends what goes on in the background, and waits at most the store's timeout for outcomes that are being
-        settled there; says whether all are. The store stays open: it is yours."""
-        self._node.close()
-        return self._driver.join(self._node.store_timeout)
+        settled there; says whether all are: while the store is down, those whose write may have happened are not. The
+        store stays open: it is yours."""
+        is_whole = self._node.close()
+        return self._driver.join(self._node.store_timeout) and is_whole
 
     def __enter__(self) -> Factory:
         return self

@@ -237,8 +237,8 @@ class AsyncFactory:
 
     async def aclose(self) -> bool:
         """As :meth:`circuitry.Factory.close`."""
-        self._node.close()
-        return await self._driver.join(self._node.store_timeout)
+        is_whole = self._node.close()
+        return await self._driver.join(self._node.store_timeout) and is_whole
 
     async def __aenter__(self) -> AsyncFactory:
         return self

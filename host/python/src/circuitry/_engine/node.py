@@ -328,13 +328,14 @@ class Node:
         with self._lock:
             self._closing.discard(waiter)
 
-    def close(self) -> None:
-        """Ends what goes on in the background."""
+    def close(self) -> bool:
+        """Ends what goes on in the background; says whether it leaves no call that waits for the store's return."""
         with self._lock:
             self.is_closed = True
             closing, self._closing = self._closing, set()
         for waiter in closing:
             waiter.set()
+        return not self.outage.drop_parked()
 
 
 def _announce(circuit: str, timeout: float) -> Steps[None]:

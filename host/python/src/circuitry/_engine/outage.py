@@ -78,6 +78,11 @@ class Outage:
         """Takes the store as up again where nobody can watch it: the next call that fails enters anew."""
         with self._lock:
             self.is_down = False
+        self.drop_parked()
+
+    def drop_parked(self) -> bool:
+        """Nobody will repeat what is parked; says whether there was anything."""
+        with self._lock:
             parked, self._parked = self._parked, []
         for exchange in parked:
             _log.warning(
@@ -85,6 +90,7 @@ class Outage:
                 shortened(exchange.circuit.name),
                 exchange.outcomes(),
             )
+        return bool(parked)
 
     def leave(self) -> list[Exchange]:
         """Takes the store as up; gives what was parked."""
