@@ -200,7 +200,7 @@ async fn lossy(redis_url: &str, one_in: u32) -> SocketAddr {
                             let Ok(size @ 1..) = size else { return };
                             server.write_all(&asked[..size]).await.expect("a Redis");
                             let is_write = asked[..size].windows(7).any(|word| word == b"EVALSHA");
-                            if is_write && writes.fetch_add(1, Ordering::Relaxed) % one_in == 0 {
+                            if is_write && writes.fetch_add(1, Ordering::Relaxed).is_multiple_of(one_in) {
                                 // It is carried out, and nobody hears of it.
                                 let _ = server.read(&mut answered).await;
                                 return;
