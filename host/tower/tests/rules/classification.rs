@@ -1,0 +1,214 @@
+//! What counts as what.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use circuitry::{Expected, Outcome, State, WorkError};
+use circuitry_tower::{
+    AsError, BoxError, CallerError, CircuitBreakerLayer, Classifier, GrpcClassifier, HttpClassifier,
+    ResponseHead, Verdict,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Full};
+use tower::{Layer, ServiceExt, service_fn};
+
+use crate::world::{Script, Step, World, answers, key, request, response};
+
+fn judged(classifier: &impl Classifier, status: u16, headers: &[(&'static str, &str)]) -> Verdict {
+    let mut response = Response::new(());
+    *response.status_mut() = status.try_into().expect("a status");
+    for (name, value) in headers {
+        let name = HeaderName::from_static(name);
+        response.headers_mut().insert(name, HeaderValue::from_str(value).expect("a value"));
+    }
+    classifier.response(&ResponseHead::of(&response))
+}
+
+#[test]
+fn from_500_on_a_status_is_a_failure_and_below_it_the_end_decides() {
+    let classifier = HttpClassifier::new();
+    for status in [100, 101, 200, 204, 301, 400, 401, 404, 429, 499] {
+        assert_eq!(judged(&classifier, status, &[]), Verdict::AtEnd, "{status}");
+    }
+    for status in [500, 501, 503, 599, 600, 999] {
+        assert_eq!(judged(&classifier, status, &[]), Verdict::Settled(Outcome::Failure), "{status}");
+    }
+    assert_eq!(classifier.end(None), Outcome::Success);
+}
+
+#[test]
+fn a_failure_that_says_when_to_come_back_is_heard() {
+    let in_a_minute = Verdict::Settled(Outcome::FailureRetryAfter(Duration::from_secs(60)));
+    let seconds = [("retry-after", "60")];
+    assert_eq!(judged(&HttpClassifier::new(), 503, &seconds), in_a_minute);
+    let date = [("date", "Wed, 21 Oct 2015 07:28:00 GMT"), ("retry-after", "Wed, 21 Oct 2015 07:29:00 GMT")];
+    assert_eq!(judged(&HttpClassifier::new(), 503, &date), in_a_minute);
+    assert_eq!(
+        judged(&HttpClassifier::new(), 503, &[("retry-after", "soon")]),
+        Verdict::Settled(Outcome::Failure)
+    );
+    assert_eq!(judged(&HttpClassifier::new(), 429, &seconds), Verdict::AtEnd);
+    assert_eq!(judged(&HttpClassifier::new().too_many_requests_fail(), 429, &seconds), in_a_minute);
+}
+
+#[tokio::test]
+async fn an_absurd_retry_after_opens_no_circuit_for_ever() {
+    let world = World::new().await;
+    let absurd = || {
+        let mut absurd = response(503, Script::default());
+        absurd.headers_mut().insert("retry-after", HeaderValue::from_str(&"9".repeat(400)).expect("a value"));
+        absurd
+    };
+    let service = CircuitBreakerLayer::new(world.factory.clone(), key()).layer(answers(absurd));
+    for _ in 0..3 {
+        service.clone().oneshot(request("acme")).await.expect("an answer");
+    }
+    let refused = service.oneshot(request("acme")).await.expect("an answer");
+    let told: u64 = refused.headers()["retry-after"].to_str().expect("text").parse().expect("seconds");
+    assert!((61..=600).contains(&told), "{told} s: more than was set, and at most `retry_after_max`");
+}
+
+#[tokio::test]
+async fn an_error_of_the_service_is_a_failure_unless_it_says_otherwise() {
+    let world = World::new().await;
+    type Case = (fn() -> BoxError, (u64, u64));
+    let errors: [Case; 4] = [
+        (|| "no connection".into(), (0, 1)),
+        (|| Expected::new("no such customer").into(), (1, 1)),
+        (|| CallerError::new("the upload broke off").into(), (1, 1)),
+        // In the sources of another.
+        (|| std::io::Error::other(CallerError::new("the upload broke off")).into(), (1, 1)),
+    ];
+    for (error, counted) in errors {
+        let service =
+            service_fn(move |_: Request<()>| std::future::ready(Err::<Response<Script>, BoxError>(error())));
+        let service =
+            CircuitBreakerLayer::new(world.factory.clone(), key()).when_refused(AsError).layer(service);
+        let handed_on = service.oneshot(request("acme")).await.expect_err("an error");
+        assert_eq!(handed_on.to_string(), error().to_string(), "as it was");
+        assert_eq!(world.counted("acme").await, counted, "{handed_on}");
+    }
+}
+
+#[tokio::test]
+async fn the_refusal_of_a_breaker_inside_is_no_failure_outside() {
+    let (outer, inner) = (World::new().await, World::new().await);
+    inner.trip("acme").await;
+    let service = answers(|| response(200, Script::default()));
+    let service = CircuitBreakerLayer::new(inner.factory.clone(), key()).when_refused(AsError).layer(service);
+    let service = CircuitBreakerLayer::new(outer.factory.clone(), key()).when_refused(AsError).layer(service);
+    for _ in 0..5 {
+        service.clone().oneshot(request("acme")).await.expect_err("a refusal");
+    }
+    assert_eq!(outer.counted("acme").await, (0, 0));
+    assert_eq!(outer.state("acme").await, State::Closed);
+}
+
+#[tokio::test]
+async fn a_service_with_an_error_of_its_own_can_be_judged_by_it() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("quota")]
+    struct Quota;
+    struct ByQuota;
+    impl Classifier for ByQuota {
+        fn response(&self, _: &ResponseHead<'_>) -> Verdict {
+            Verdict::AtEnd
+        }
+        fn error(&self, error: WorkError<'_>) -> Outcome {
+            match error.downcast_ref::<Quota>() {
+                Some(Quota) => Outcome::Success,
+                None => Outcome::Failure,
+            }
+        }
+    }
+    let world = World::new().await;
+    let service = service_fn(|_: Request<()>| std::future::ready(Err::<Response<Script>, Quota>(Quota)));
+    let service = CircuitBreakerLayer::new(world.factory.clone(), key()).classifier(ByQuota).layer(service);
+    let Quota = service.oneshot(request("acme")).await.expect_err("its own error, as its own type");
+    assert_eq!(world.counted("acme").await, (1, 0));
+}
+
+fn grpc(status: &str) -> HeaderMap {
+    HeaderMap::from_iter([(
+        HeaderName::from_static("grpc-status"),
+        HeaderValue::from_str(status).expect("a value"),
+    )])
+}
+
+#[tokio::test]
+async fn grpc_is_judged_by_its_trailers() {
+    let told = [
+        ("0", (1, 0)),
+        ("5", (1, 0)),
+        ("1", (0, 0)),
+        ("14", (0, 1)),
+        ("2", (0, 1)),
+        ("99", (0, 1)),
+        ("", (0, 1)),
+    ];
+    for (status, counted) in told {
+        let world = World::new().await;
+        let answer = move || response(200, Script::of([Step::Data("message"), Step::Trailers(grpc(status))]));
+        let service = CircuitBreakerLayer::new(world.factory.clone(), key())
+            .classifier(GrpcClassifier::new())
+            .layer(answers(answer));
+        let answer = service.oneshot(request("acme")).await.expect("an answer");
+        assert_eq!(world.counted("acme").await, (0, 0), "nothing is told yet");
+        answer.into_body().collect().await.expect("a body");
+        assert_eq!(world.counted("acme").await, counted, "grpc-status: {status}");
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_body_that_ends_without_a_status_is_a_failure() {
+    let world = World::new().await;
+    let service = CircuitBreakerLayer::new(world.factory.clone(), key())
+        .classifier(GrpcClassifier::new())
+        .layer(answers(|| response(200, Script::of([Step::Data("message")]))));
+    let answer = service.oneshot(request("acme")).await.expect("an answer");
+    answer.into_body().collect().await.expect("a body");
+    assert_eq!(world.counted("acme").await, (0, 1));
+}
+
+#[test]
+fn grpc_without_a_body_is_judged_by_its_headers() {
+    let classifier = GrpcClassifier::new();
+    assert_eq!(judged(&classifier, 200, &[("grpc-status", "0")]), Verdict::Settled(Outcome::Success));
+    assert_eq!(judged(&classifier, 200, &[("grpc-status", "8")]), Verdict::Settled(Outcome::Success));
+    let pushed_back = [("grpc-status", "14"), ("grpc-retry-pushback-ms", "1500")];
+    let failure = Verdict::Settled(Outcome::FailureRetryAfter(Duration::from_millis(1_500)));
+    assert_eq!(judged(&classifier, 200, &pushed_back), failure);
+    let not_again = [("grpc-status", "14"), ("grpc-retry-pushback-ms", "-1")];
+    assert_eq!(judged(&classifier, 200, &not_again), Verdict::Settled(Outcome::Failure));
+    let exhausted = GrpcClassifier::new().resource_exhausted_fails();
+    assert_eq!(judged(&exhausted, 200, &[("grpc-status", "8")]), Verdict::Settled(Outcome::Failure));
+    assert_eq!(judged(&classifier, 503, &[]), Verdict::Settled(Outcome::Failure));
+    assert_eq!(judged(&classifier, 404, &[]), Verdict::Settled(Outcome::Success));
+    assert_eq!(judged(&classifier, 200, &[]), Verdict::AtEnd);
+}
+
+#[tokio::test]
+async fn a_body_whose_trailers_were_not_read_is_no_failure_of_the_upstream() {
+    let world = World::new().await;
+    let answer =
+        || response(200, Script::of([Step::Data("message"), Step::Trailers(grpc("0"))]).of_length(7));
+    let service = CircuitBreakerLayer::new(world.factory.clone(), key())
+        .classifier(GrpcClassifier::new())
+        .layer(answers(answer));
+    let mut body = service.oneshot(request("acme")).await.expect("an answer").into_body();
+    body.frame().await.expect("a frame").expect("data");
+    drop(body);
+    assert_eq!(world.counted("acme").await, (0, 0));
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_before_its_response_is_ignored() {
+    let world = World::new().await;
+    let service = service_fn(|_: Request<()>| {
+        std::future::pending::<Result<Response<Full<Bytes>>, std::convert::Infallible>>()
+    });
+    let service = CircuitBreakerLayer::new(world.factory.clone(), key()).layer(service);
+    let mut call = std::pin::pin!(service.oneshot(request("acme")));
+    assert!(futures_util::poll!(&mut call).is_pending());
+    assert_eq!(world.counted("acme").await, (0, 0));
+}
