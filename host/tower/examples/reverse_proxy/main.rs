@@ -31,6 +31,7 @@ mod options;
 mod upload;
 
 use std::future::IntoFuture;
+use std::io::{IsTerminal, stderr};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -54,7 +55,11 @@ const GRACE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::INFO)
+        .with_ansi(stderr().is_terminal())
+        .with_writer(stderr)
+        .init();
     match serve(Options::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -113,6 +118,9 @@ async fn factory(options: &Options) -> Result<Factory> {
         .probe_timeout(Duration::from_millis(options.probe_timeout_ms));
     if options.strict {
         settings = settings.consistency(Consistency::Strict);
+    }
+    if let Some(folder) = &options.component_cache {
+        settings = settings.component_cache(folder);
     }
     if let Some(url) = &options.redis {
         // Without the server the proxy starts too, and goes by its own circuits until it is there.

@@ -1,5 +1,6 @@
 //! What can be chosen.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::uri::{Authority, Scheme};
@@ -43,6 +44,9 @@ pub(crate) struct Options {
     /// Asks the store twice a request, instead of being up to 100 ms behind other proxies.
     #[arg(long)]
     pub(crate) strict: bool,
+    /// Keeps the compiled component in this folder, so that the next proxy starts at once.
+    #[arg(long)]
+    pub(crate) component_cache: Option<PathBuf>,
     /// For how many milliseconds the upstream may take to accept a connection.
     #[arg(long, default_value_t = 1_000)]
     pub(crate) connect_timeout_ms: u64,

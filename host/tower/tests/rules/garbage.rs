@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use circuitry::{Consistency, Factory, Settings, StartError, StoreFailure};
+use circuitry::{Consistency, Factory, StartError, StoreFailure};
 use circuitry_store::fault::{Fault, FaultStore};
 use circuitry_store::{Entry, Loaded, MemoryStore, Store, StoreError, Swapped, Version};
 use circuitry_tower::{AsError, CircuitBreakerLayer, Rejection};
@@ -35,7 +35,7 @@ impl Store for Garbage {
 }
 
 async fn factory(store: impl Store, consistency: Consistency) -> Factory {
-    let settings = Settings::builder().store(store).consistency(consistency);
+    let settings = crate::world::settings().store(store).consistency(consistency);
     Factory::new(settings.build().expect("usable settings")).await.expect("a factory")
 }
 
@@ -89,7 +89,7 @@ async fn a_store_that_is_down_is_what_the_settings_say() {
     {
         let store = FaultStore::new(MemoryStore::new());
         store.go_down();
-        let settings = Settings::builder()
+        let settings = crate::world::settings()
             .store(store)
             .consistency(Consistency::Strict)
             .store_failure(policy)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use circuitry::{Context, Factory, Outcome, Settings, State};
+use circuitry::{Context, Factory, Outcome, State};
 use circuitry_tower::{BodyTimeout, CircuitKey, Part, Rejection, RequestHead, ReqwestBreaker, Verdict};
 use http::StatusCode;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error};
@@ -11,7 +11,7 @@ use crate::upstream::{Conduct, Upstream};
 use crate::world::TENANT;
 
 async fn factory() -> Factory {
-    let settings = Settings::builder().failure_count_threshold(2).build().expect("usable settings");
+    let settings = crate::world::settings().failure_count_threshold(2).build().expect("usable settings");
     Factory::new(settings).await.expect("a factory")
 }
 

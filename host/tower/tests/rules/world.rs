@@ -2,14 +2,16 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use circuitry::{
-    Breaker, Consistency, Context as Circuit, Counts, Factory, ManualClock, MemoryStore, Settings, State,
+    Breaker, Consistency, Context as Circuit, Counts, Factory, ManualClock, MemoryStore, Settings,
+    SettingsBuilder, State,
 };
 use circuitry_store::fault::FaultStore;
 use circuitry_tower::{CircuitKey, Part};
@@ -21,6 +23,15 @@ use tokio::time::Sleep;
 pub(crate) const TENANT: HeaderName = HeaderName::from_static("x-tenant");
 /// The open time of the tests' circuits.
 pub(crate) const ALLOW_AFTER: Duration = Duration::from_millis(60_500);
+
+/// Where the compiled component is kept from test to test.
+pub(crate) static COMPILED: LazyLock<PathBuf> =
+    LazyLock::new(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("circuitry"));
+
+/// Settings with the component that is compiled already.
+pub(crate) fn settings() -> SettingsBuilder {
+    Settings::builder().component_cache(&*COMPILED)
+}
 
 /// A store, a clock that stands still, and circuits that trip on the third failure in a row.
 pub(crate) struct World {
@@ -38,7 +49,7 @@ impl World {
     pub(crate) async fn with(consistency: Consistency, probes: u32) -> Self {
         let clock = ManualClock::at_ms(1_000_000);
         let store = Arc::new(FaultStore::new(MemoryStore::with_clock(clock.clone())));
-        let settings = Settings::builder()
+        let settings = settings()
             .store(store.clone())
             .clock(clock.clone())
             .consistency(consistency)
