@@ -123,7 +123,7 @@ pub(crate) fn settle(permit: Permit, outcome: Outcome) {
 impl<B: Body> GuardedBody<B> {
     /// A body of the upstream, with the call that its end settles, if that is not settled yet.
     pub(crate) fn upstream(body: B, guard: Option<Guard>, limits: BodyLimits) -> Self {
-        // An empty body is often never read.
+        // Where nothing comes, often nobody reads.
         let guard = match guard {
             Some(guard) if body.is_end_stream() => {
                 guard.ended(None);

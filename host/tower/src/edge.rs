@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use circuitry::{Factory, Permit, StartError, WorkError};
-use http::Response;
+use circuitry::{Breaker, Factory, Permit, StartError, WorkError};
 use http::header::CONTENT_LENGTH;
+use http::{Method, Response, StatusCode};
 use http_body::Body;
 
 use crate::body::{Guard, GuardedBody, settle};
@@ -24,8 +24,19 @@ pub(crate) struct Edge {
     pub(crate) limits: BodyLimits,
 }
 
-/// The circuit of a request, to be asked.
-pub(crate) struct Asking(Result<circuitry::Breaker, KeyError>);
+/// A call that may be made when its circuit says so.
+pub(crate) struct Asking {
+    edge: Edge,
+    breaker: Result<Breaker, KeyError>,
+    is_head: bool,
+}
+
+/// A call that is made. Dropped, it is ignored.
+pub(crate) struct Call {
+    edge: Edge,
+    permit: Permit,
+    is_head: bool,
+}
 
 impl Edge {
     pub(crate) fn new(factory: Factory, key: impl RequestKey) -> Self {
@@ -41,48 +52,60 @@ impl Edge {
         self.classifier = Arc::new(classifier);
     }
 
-    /// Finds the circuit of a request, which may go on meanwhile.
+    /// Finds the circuit of a request.
     pub(crate) fn find(&self, request: &RequestHead<'_>) -> Asking {
-        Asking(self.key.key(request).and_then(|key| key.breaker(&self.factory)))
-    }
-
-    /// Settles a call that gave no response.
-    pub(crate) fn failed<E: 'static>(&self, permit: Permit, error: &E) {
-        settle(permit, self.classifier.error(WorkError::new(error)));
-    }
-
-    /// Settles a call as its response's head says, or lets the end of its body do it.
-    pub(crate) fn answered<B: Body>(
-        &self,
-        permit: Permit,
-        response: Response<B>,
-    ) -> Response<GuardedBody<B>> {
-        let guard = match self.classifier.response(&ResponseHead::of(&response)) {
-            Verdict::Settled(outcome) => {
-                settle(permit, outcome);
-                None
-            }
-            Verdict::AtEnd => {
-                let length = response.headers().get(CONTENT_LENGTH);
-                let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-                Some(Guard::new(permit, self.classifier.clone(), length))
-            }
-        };
-        response.map(|body| GuardedBody::upstream(body, guard, self.limits))
+        let breaker = self.key.key(request).and_then(|key| key.breaker(&self.factory));
+        Asking { edge: self.clone(), breaker, is_head: request.method() == Method::HEAD }
     }
 }
 
 impl Asking {
     /// Asks to begin the call.
-    pub(crate) async fn start(self) -> Result<Permit, Rejection> {
-        let breaker = self.0.map_err(Rejection::Key)?;
-        breaker.start().await.map_err(|error| match error {
-            StartError::Refused(refusal) => {
-                Rejection::Refused { circuit: breaker.name().to_owned(), refusal }
+    pub(crate) async fn start(self) -> Result<Call, Rejection> {
+        let breaker = self.breaker.map_err(Rejection::Key)?;
+        match breaker.start().await {
+            Ok(permit) => Ok(Call { edge: self.edge, permit, is_head: self.is_head }),
+            Err(StartError::Refused(refusal)) => {
+                Err(Rejection::Refused { circuit: breaker.name().to_owned(), refusal })
             }
-            error => Rejection::Circuit(Arc::new(error)),
-        })
+            Err(error) => Err(Rejection::Circuit(Arc::new(error))),
+        }
     }
+}
+
+impl Call {
+    /// It gave no response.
+    pub(crate) fn failed<E: 'static>(self, error: &E) {
+        settle(self.permit, self.edge.classifier.error(WorkError::new(error)));
+    }
+
+    /// It gave a response, whose head settles it or leaves that to the end of its body.
+    pub(crate) fn answered<B: Body>(self, response: Response<B>) -> Response<GuardedBody<B>> {
+        let Self { edge, permit, is_head } = self;
+        let guard = match edge.classifier.response(&ResponseHead::of(&response)) {
+            Verdict::Settled(outcome) => {
+                settle(permit, outcome);
+                None
+            }
+            Verdict::AtEnd if has_no_body(response.status(), is_head) => {
+                settle(permit, edge.classifier.end(None));
+                None
+            }
+            Verdict::AtEnd => {
+                let length = response.headers().get(CONTENT_LENGTH);
+                let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+                Some(Guard::new(permit, edge.classifier.clone(), length))
+            }
+        };
+        response.map(|body| GuardedBody::upstream(body, guard, edge.limits))
+    }
+}
+
+/// Whether nobody will read a body, whatever the headers say of one (RFC 9110, section 6.4.1).
+fn has_no_body(status: StatusCode, is_head: bool) -> bool {
+    is_head
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 impl fmt::Debug for Edge {

@@ -167,18 +167,17 @@ where
         // The clone has not been asked whether it is ready; the next caller asks it.
         let clone = self.service.clone();
         let mut ready = mem::replace(&mut self.service, clone);
-        let edge = self.edge.clone();
         let when_refused = self.when_refused.clone();
-        let asking = edge.find(&RequestHead::of(&request));
+        let asking = self.edge.find(&RequestHead::of(&request));
         Box::pin(async move {
-            let permit = match asking.start().await {
-                Ok(permit) => permit,
+            let made = match asking.start().await {
+                Ok(made) => made,
                 Err(rejection) => return when_refused.refuse(rejection),
             };
             match ready.call(request).await {
-                Ok(response) => Ok(edge.answered(permit, response)),
+                Ok(response) => Ok(made.answered(response)),
                 Err(error) => {
-                    edge.failed(permit, &error);
+                    made.failed(&error);
                     Err(W::pass(error))
                 }
             }

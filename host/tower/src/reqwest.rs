@@ -89,17 +89,17 @@ impl Middleware for ReqwestBreaker {
             Error::middleware(Rejection::Key(KeyError::new("the URL", KeyProblem::Malformed("it is no URI"))))
         })?;
         let asking = self.edge.find(&RequestHead::new(request.method(), &uri, request.headers(), extensions));
-        let permit = asking.start().await.map_err(Error::middleware)?;
+        let made = asking.start().await.map_err(Error::middleware)?;
         match next.run(request, extensions).await {
             Ok(response) => {
                 let url = response.url().clone();
-                let response = self.edge.answered(permit, http::Response::<Body>::from(response));
+                let response = made.answered(http::Response::<Body>::from(response));
                 Ok(with_url(response.map(Body::wrap), url))
             }
             // It was not sent, so it says nothing of the upstream: the permit is dropped.
             Err(error) if error.is_builder() => Err(error),
             Err(error) => {
-                self.edge.failed(permit, &error);
+                made.failed(&error);
                 Err(error)
             }
         }

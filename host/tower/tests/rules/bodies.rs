@@ -58,6 +58,27 @@ async fn an_empty_body_need_not_be_read() {
 }
 
 #[tokio::test]
+async fn a_response_that_has_no_body_is_not_waited_for() {
+    let world = World::new().await;
+    // Not read by servers, whatever is in it.
+    for status in [204, 304, 101] {
+        drop(ask(&world, move || response(status, two_frames())).await);
+    }
+    assert_eq!(world.counted("acme").await, (3, 0));
+    let service = CircuitBreakerLayer::new(world.factory.clone(), key()).layer(answers(|| {
+        let mut answer = response(200, two_frames());
+        answer.headers_mut().insert("content-length", HeaderValue::from_static("12"));
+        answer
+    }));
+    let mut head = request("acme");
+    *head.method_mut() = http::Method::HEAD;
+    drop(service.clone().oneshot(head).await.expect("an answer"));
+    assert_eq!(world.counted("acme").await, (4, 0));
+    drop(service.oneshot(request("acme")).await.expect("an answer"));
+    assert_eq!(world.counted("acme").await, (4, 0), "but with GET it has one");
+}
+
+#[tokio::test]
 async fn trailers_end_a_body() {
     let world = World::new().await;
     let trailers =
