@@ -74,17 +74,21 @@ impl Asking {
 }
 
 impl Call {
+    // What is settled here is waited for, as `Breaker::execute` does it: whoever fails goes on when that is counted, and whoever
+    // trips when the store has it. The outcome is handed over before that, and an error of it circuitry logs.
+
     /// It gave no response.
-    pub(crate) fn failed<E: 'static>(self, error: &E) {
-        settle(self.permit, self.edge.classifier.error(WorkError::new(error)));
+    pub(crate) fn failed<E: 'static>(self, error: &E) -> impl Future<Output = ()> + Send + use<E> {
+        let ended = self.permit.end(self.edge.classifier.error(WorkError::new(error)));
+        async move { _ = ended.await }
     }
 
     /// It gave a response, whose head settles it or leaves that to the end of its body.
-    pub(crate) fn answered<B: Body>(self, response: Response<B>) -> Response<GuardedBody<B>> {
+    pub(crate) async fn answered<B: Body>(self, response: Response<B>) -> Response<GuardedBody<B>> {
         let Self { edge, permit, is_head } = self;
         let guard = match edge.classifier.response(&ResponseHead::of(&response)) {
             Verdict::Settled(outcome) => {
-                settle(permit, outcome);
+                let _ = permit.end(outcome).await;
                 None
             }
             Verdict::AtEnd if has_no_body(response.status(), is_head) => {

@@ -111,6 +111,8 @@ impl<S, W: Clone> Layer<S> for CircuitBreakerLayer<W> {
 /// A service whose calls stand behind circuits. Made by [`CircuitBreakerLayer`].
 ///
 /// A call finds its circuit, asks it, and makes the call only if it may; the response's body holds the permit (see [`GuardedBody`]).
+/// An outcome that shows before that (an error, a status of 500) is settled first, as by circuitry's `execute`: at most the store's
+/// timeout, in bounded mode only by the call that trips.
 ///
 /// # Readiness
 /// It is ready when the service is, and the very service that was ready is called. A service that is never ready (a limit on concurrent
@@ -153,7 +155,7 @@ where
     S::Error: Send + 'static,
     W: WhenRefused<ResBody, S::Error>,
     ReqBody: Send + 'static,
-    ResBody: Body + 'static,
+    ResBody: Body + Send + 'static,
 {
     type Response = Response<GuardedBody<ResBody>>;
     type Error = W::Error;
@@ -175,9 +177,9 @@ where
                 Err(rejection) => return when_refused.refuse(rejection),
             };
             match ready.call(request).await {
-                Ok(response) => Ok(made.answered(response)),
+                Ok(response) => Ok(made.answered(response).await),
                 Err(error) => {
-                    made.failed(&error);
+                    made.failed(&error).await;
                     Err(W::pass(error))
                 }
             }

@@ -93,13 +93,13 @@ impl Middleware for ReqwestBreaker {
         match next.run(request, extensions).await {
             Ok(response) => {
                 let url = response.url().clone();
-                let response = made.answered(http::Response::<Body>::from(response));
+                let response = made.answered(http::Response::<Body>::from(response)).await;
                 Ok(with_url(response.map(Body::wrap), url))
             }
             // It was not sent, so it says nothing of the upstream: the permit is dropped.
             Err(error) if error.is_builder() => Err(error),
             Err(error) => {
-                made.failed(&error);
+                made.failed(&error).await;
                 Err(error)
             }
         }

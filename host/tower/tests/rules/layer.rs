@@ -97,7 +97,23 @@ async fn of_many_calls_at_once_exactly_the_allowed_probes_are_made() {
 }
 
 #[tokio::test]
-async fn in_strict_mode_too_an_outcome_is_counted_behind_the_response() {
+async fn who_fails_at_the_head_is_counted_when_the_response_is_there() {
+    for consistency in [Consistency::Strict, Consistency::default()] {
+        let world = World::with(consistency, 1).await;
+        let service = CircuitBreakerLayer::new(world.factory.clone(), key())
+            .layer(answers(|| response(500, Script::of([Step::Silence]))));
+        for status in [500, 500, 500, 503] {
+            let answer = service.clone().oneshot(request("acme")).await.expect("an answer");
+            assert_eq!(answer.status(), status, "{consistency:?}");
+        }
+        // The fleet knows too.
+        let elsewhere = world.elsewhere(consistency).await;
+        elsewhere.start().await.expect_err("a refusal");
+    }
+}
+
+#[tokio::test]
+async fn in_strict_mode_too_a_success_is_counted_behind_its_body() {
     let world = World::with(Consistency::Strict, 1).await;
     let service = CircuitBreakerLayer::new(world.factory.clone(), key())
         .layer(answers(|| response(200, Script::of([Step::Data("well")]))));

@@ -49,17 +49,14 @@ impl World {
     pub(crate) async fn with(consistency: Consistency, probes: u32) -> Self {
         let clock = ManualClock::at_ms(1_000_000);
         let store = Arc::new(FaultStore::new(MemoryStore::with_clock(clock.clone())));
-        let settings = settings()
-            .store(store.clone())
-            .clock(clock.clone())
-            .consistency(consistency)
-            .failure_count_threshold(2)
-            .close_threshold(probes)
-            .allow_after(ALLOW_AFTER)
-            .build()
-            .expect("usable settings");
-        let factory = Factory::new(settings).await.expect("a factory");
+        let factory = factory(&clock, &store, consistency, probes).await;
         Self { clock, store, factory }
+    }
+
+    /// The circuit of acme as another process sees it that begins now.
+    pub(crate) async fn elsewhere(&self, consistency: Consistency) -> Breaker {
+        let factory = factory(&self.clock, &self.store, consistency, 1).await;
+        factory.breaker_for("orders", &Circuit::tenant("acme"))
     }
 
     /// The circuit of a tenant, as [`key`] has it.
@@ -96,6 +93,22 @@ impl World {
         self.clock.advance_ms(u64::try_from(ALLOW_AFTER.as_millis()).expect("a time"));
         assert_eq!(self.state(tenant).await, State::HalfOpen);
     }
+}
+
+async fn factory(
+    clock: &ManualClock,
+    store: &Arc<FaultStore<MemoryStore>>,
+    consistency: Consistency,
+    probes: u32,
+) -> Factory {
+    let settings = settings()
+        .store(store.clone())
+        .clock(clock.clone())
+        .consistency(consistency)
+        .failure_count_threshold(2)
+        .close_threshold(probes)
+        .allow_after(ALLOW_AFTER);
+    Factory::new(settings.build().expect("usable settings")).await.expect("a factory")
 }
 
 /// One circuit for each tenant.
