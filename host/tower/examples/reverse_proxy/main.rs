@@ -19,7 +19,8 @@
 //!
 //! The client's own faults are no failure of the upstream: a request without its tenant is answered 400, an upload that breaks off
 //! 400, one that stalls 408, and of a client that has gone nothing is counted. Every response of the proxy's own has a header
-//! `Proxy-Status`. The server refuses what is no HTTP before any of this.
+//! `Proxy-Status`. The server refuses what is no HTTP before any of this. It speaks plain HTTP/1.1 to the upstream, and upgrades
+//! (WebSocket) are not forwarded.
 //!
 //! - [`forward`]: what stands behind the circuits; [`upload`]: request bodies on their way; [`headers`]: what is not
 //!   forwarded; [`answer`]: what the proxy says itself; [`options`]: what you can choose
