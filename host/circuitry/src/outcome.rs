@@ -2,9 +2,9 @@
 
 use std::any::Any;
 use std::error::Error as StdError;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use crate::error::StartError;
 use crate::refusal::Refusal;
@@ -136,7 +136,7 @@ impl fmt::Debug for WorkError<'_> {
 pub type ErrorMatcher = Arc<dyn Fn(WorkError<'_>) -> Outcome + Send + Sync>;
 
 /// The default matcher: every error is a failure, but [`Expected`] is a success and a breaker's own [`Refusal`] is
-/// ignored. Looks through `Box<dyn Error + Send + Sync>` and the sources in it.
+/// ignored. Looks through `Box<dyn Error + Send + Sync>`, `std::io::Error` and the sources in them.
 pub fn default_error_matcher(error: WorkError<'_>) -> Outcome {
     if error.downcast_ref::<Expected>().is_some() {
         return Outcome::Success;
@@ -147,7 +147,8 @@ pub fn default_error_matcher(error: WorkError<'_>) -> Outcome {
         return Outcome::Ignored;
     }
     let boxed = error.downcast_ref::<Box<dyn StdError + Send + Sync>>();
-    let mut cause: Option<&(dyn StdError + 'static)> = boxed.map(|boxed| &**boxed as _);
+    let boxed = boxed.map(|boxed| &**boxed as &(dyn StdError + 'static));
+    let mut cause = boxed.or_else(|| error.downcast_ref::<io::Error>().map(|error| error as _));
     while let Some(error) = cause {
         if error.is::<Expected>() {
             return Outcome::Success;
@@ -155,7 +156,9 @@ pub fn default_error_matcher(error: WorkError<'_>) -> Outcome {
         if error.is::<Refusal>() {
             return Outcome::Ignored;
         }
-        cause = error.source();
+        // The source of an `io::Error` is that of the error in it, and not that error.
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause = inner.map(|inner| inner as _).or_else(|| error.source());
     }
     Outcome::Failure
 }

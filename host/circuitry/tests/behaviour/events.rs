@@ -172,6 +172,12 @@ async fn a_deadline_is_a_failure() {
         .await
         .expect_err("elapsed");
     assert_eq!(default_error_matcher(WorkError::new(&elapsed)), Outcome::Failure);
+    let inside = std::io::Error::other(Expected::new(Unreachable));
+    assert_eq!(default_error_matcher(WorkError::new(&inside)), Outcome::Success, "in an io::Error");
+    let deeper: Boxed = Box::new(std::io::Error::other(inside));
+    assert_eq!(default_error_matcher(WorkError::new(&deeper)), Outcome::Success, "in two");
+    let plain = std::io::Error::other("broken");
+    assert_eq!(default_error_matcher(WorkError::new(&plain)), Outcome::Failure);
 }
 
 #[tokio::test]

@@ -82,11 +82,12 @@ async fn a_dropped_permit_counts_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_success_of_a_permit_by_hand_counts_as_slow() {
     let world = World::new();
-    let settings = bounded(&world).slow_call_after(Duration::from_millis(50)).trip_rules([TripRule::SlowCallRate {
-        per_mille: 1_000,
-        minimum_calls: 2,
-        window: Window::Calls(2),
-    }]);
+    let settings =
+        bounded(&world).slow_call_after(Duration::from_millis(50)).trip_rules([TripRule::SlowCallRate {
+            per_mille: 1_000,
+            minimum_calls: 2,
+            window: Window::Calls(2),
+        }]);
     let breaker = breaker(&factory(settings).await);
     run(&breaker, Outcome::Success, 2).await;
     for _ in 0..2 {
