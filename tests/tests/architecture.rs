@@ -46,6 +46,7 @@ const PRODUCT: &[&str] = &[
     "circuitry-dynamodb",
     "circuitry-redis",
     "circuitry-store",
+    "circuitry-tower",
 ];
 
 /// The crates of `guest/` that are bindings: each becomes a component and is used as that.

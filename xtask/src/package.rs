@@ -9,13 +9,14 @@ use anyhow::{Context, Result, bail};
 use crate::command::{cargo, output, run, workspace};
 
 /// What is published, in the order in which it has to be.
-const CRATES: [&str; 6] = [
+const CRATES: [&str; 7] = [
     "circuitry-core",
     "circuitry-component",
     "circuitry-store",
     "circuitry-redis",
     "circuitry-dynamodb",
     "circuitry",
+    "circuitry-tower",
 ];
 
 /// What the program depends on: what it uses, and what has to compile beside it. All else comes with these.
@@ -24,6 +25,7 @@ circuitry = "VERSION"
 circuitry-component = "VERSION"
 circuitry-dynamodb = "VERSION"
 circuitry-redis = "VERSION"
+circuitry-tower = "VERSION"
 tokio = { version = "1", features = ["macros", "rt-multi-thread", "time"] }
 "#;
 
