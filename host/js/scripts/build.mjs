@@ -1,7 +1,9 @@
-// Builds dist/: the component as JavaScript (jco), the script of the Redis store, and the package's own code (tsc).
+// Builds dist/: the component as JavaScript (jco), the script of the Redis store, and the package's own code (tsc). It is built beside
+// the old one, which stays until the new one is whole.
 import { createHash } from 'node:crypto';
 import { execFileSync } from 'node:child_process';
-import { cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { cp, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { transpile } from '@bytecodealliance/jco';
@@ -16,7 +18,7 @@ if (digest !== told) {
   throw new Error(`circuitry.wasm has the digest ${digest}, and circuitry.wasm.sha256 says ${told}`);
 }
 
-await rm(at('dist'), { recursive: true, force: true });
+await rm(at('dist.new'), { recursive: true, force: true });
 await rm(at('src/generated'), { recursive: true, force: true });
 
 // The component imports functions from `store` and `hooks` only, so there is no shim for WASI.
@@ -70,9 +72,14 @@ export const SWAP_SHA1 = ${JSON.stringify(sha1)};
 );
 
 const tsc = createRequire(import.meta.url).resolve('typescript/bin/tsc');
-execFileSync(process.execPath, [tsc, '-p', at('tsconfig.json')], { stdio: 'inherit' });
-await cp(at('src/generated'), at('dist/generated'), { recursive: true, filter: (path) => !/(?<!\.d)\.ts$/.test(path) });
-await writeFile(at('dist/circuitry.wasm'), component);
-await writeFile(at('dist/circuitry.wasm.sha256'), `${digest}\n`);
-await cp(at('../redis/src/swap.lua'), at('dist/swap.lua'));
+execFileSync(process.execPath, [tsc, '-p', at('tsconfig.json'), '--outDir', at('dist.new')], { stdio: 'inherit' });
+await cp(at('src/generated'), at('dist.new/generated'), { recursive: true, filter: (path) => !/(?<!\.d)\.ts$/.test(path) });
+await writeFile(at('dist.new/circuitry.wasm'), component);
+await writeFile(at('dist.new/circuitry.wasm.sha256'), `${digest}\n`);
+await cp(at('../redis/src/swap.lua'), at('dist.new/swap.lua'));
 for (const license of ['LICENSE-MIT', 'LICENSE-APACHE']) await cp(at(`../../${license}`), at(license));
+
+await rm(at('dist.old'), { recursive: true, force: true });
+if (existsSync(at('dist'))) await rename(at('dist'), at('dist.old'));
+await rename(at('dist.new'), at('dist'));
+await rm(at('dist.old'), { recursive: true, force: true });
