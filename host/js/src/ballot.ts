@@ -27,6 +27,8 @@ import { type Operation, runAtOnce } from './steps.js';
 export interface OwnRecord {
   /** The era of the shared record that it belongs to. */
   readonly era: bigint;
+  /** Starts from this number on have begun after the record. */
+  readonly before: bigint;
   /** The settings in force, as text, to compare. */
   readonly inForce: string;
   /** The settings in force, without the quorum. */
@@ -38,12 +40,16 @@ function textOf(settings: Wit.Settings): string {
   return JSON.stringify(settings, (_, value: unknown) => (typeof value === 'bigint' ? `${value}n` : value));
 }
 
-function ownRecord(node: Node, circuit: Circuit, era: bigint, inForce: Wit.Settings): OwnRecord {
+function ownRecord(node: Node, circuit: Circuit, era: bigint, inForce: Wit.Settings, number: bigint): OwnRecord {
   const text = textOf(inForce);
   const { own } = circuit;
   if (own && own.era === era && own.inForce === text) return own;
   const settings = { ...inForce, policies: inForce.policies && { ...inForce.policies, quorum: undefined } };
-  return (circuit.own = { era, inForce: text, settings, records: new MemoryStore(node.clock) });
+  const made = { era, before: circuit.comingStart, inForce: text, settings, records: new MemoryStore(node.clock) };
+  // A start that began before the record and saw a lower era was answered late: that era is over. One that began after it has seen what
+  // is now; eras go back too, after an outage or where a store was restored.
+  if (own && era < own.era && number < own.before) return made;
+  return (circuit.own = made);
 }
 
 /** Asks the own record. Nobody else writes it, so there is no race. */
@@ -56,14 +62,15 @@ async function ask(node: Node, circuit: Circuit, own: OwnRecord, operation: Oper
 
 type Answer = Parameters<typeof expected>[2];
 
-/** Asks the node's own record too, where the shared one of the era `era` has admitted a start. */
+/** Asks the node's own record too, where the shared one of the era `era` has admitted the start of that number. */
 export async function start(
   node: Node,
   circuit: Circuit,
   era: bigint,
   inForce: Wit.Settings,
+  number: bigint,
 ): Promise<{ readonly own: OwnRecord; readonly verdict: Wit.Verdict }> {
-  const own = ownRecord(node, circuit, era, inForce);
+  const own = ownRecord(node, circuit, era, inForce, number);
   const answer = await ask(node, circuit, own, { kind: 'start', number: circuit.nextOwnStart() });
   const { verdict, transitions } = expected(circuit, 'started', answer);
   node.announce(circuit, transitions, true);

@@ -40,6 +40,11 @@ export class Circuit {
     return this.#nextStart++;
   }
 
+  /** The number that the next start will have. */
+  get comingStart(): bigint {
+    return this.#nextStart;
+  }
+
   /** The number of a start on this node's own record, which not all starts come to. */
   nextOwnStart(): bigint {
     return this.#nextOwnStart++;

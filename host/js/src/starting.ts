@@ -11,14 +11,15 @@ import { type Admitted, Permit } from './permit.js';
 export async function start(node: Node, circuit: Circuit): Promise<Permit> {
   if (node.isClosed) throw new CallError(circuit.name, 'closed', 'the factory is closed');
   // One number a start, whoever answers it.
-  const asked = await node.ask(circuit, { kind: 'start', number: circuit.nextStart() });
+  const number = circuit.nextStart();
+  const asked = await node.ask(circuit, { kind: 'start', number });
   if (asked.by === 'nobody') {
     if (node.settings.storeFailure === 'admit') {
       return new Permit(node, circuit, byNobody(undefined, undefined, true));
     }
     throw refused(circuit, { reason: 'store-down', retryAfterMs: node.settings.storeTimeoutMs });
   }
-  const admitted = await admit(node, circuit, expected(circuit, 'started', asked.answer), asked.by === 'local');
+  const admitted = await admit(node, circuit, expected(circuit, 'started', asked.answer), number, asked.by === 'local');
   if ('reason' in admitted) {
     sawRefusal(circuit, admitted);
     throw refused(circuit, admitted);
@@ -29,7 +30,13 @@ export async function start(node: Node, circuit: Circuit): Promise<Permit> {
 }
 
 /** Makes of an answer who judges the work, or why there is none. */
-async function admit(node: Node, circuit: Circuit, started: Wit.Started, local: boolean): Promise<Admitted | Refusal> {
+async function admit(
+  node: Node,
+  circuit: Circuit,
+  started: Wit.Started,
+  number: bigint,
+  local: boolean,
+): Promise<Admitted | Refusal> {
   const { verdict, transitions, settingsInForce } = started;
   node.announce(circuit, transitions, local);
   node.sawSettings(circuit, settingsInForce);
@@ -42,7 +49,7 @@ async function admit(node: Node, circuit: Circuit, started: Wit.Started, local: 
   }
   const leaseMs = Number(inForce.probeTimeoutMs);
   if (permit.judgedBy === 'fleet') return judged(era, { by: 'fleet' }, permit, leaseMs);
-  const { own, verdict: ownVerdict } = await startOwn(node, circuit, era, inForce);
+  const { own, verdict: ownVerdict } = await startOwn(node, circuit, era, inForce, number);
   if (ownVerdict.tag === 'permit') return judged(era, { by: 'node', own }, ownVerdict.val, leaseMs);
   const refusal = refusalOf(ownVerdict.val);
   const told: Refusal = refusal.reason === 'open' ? { ...refusal, reason: 'node-open' } : refusal;

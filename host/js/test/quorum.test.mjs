@@ -1,7 +1,9 @@
 // With a quorum nodes decide for themselves, and together for the fleet.
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ALLOW_AFTER_MS, inWorld, outageIsOver, refused, run } from './support/world.mjs';
+import { MemoryStore } from '../dist/index.js';
+import { until } from './support/servers.mjs';
+import { ALLOW_AFTER_MS, BEGIN_MS, inWorld, outageIsOver, refused, run } from './support/world.mjs';
 
 const quorum = { votes: 2, windowMs: 10_000 };
 
@@ -48,6 +50,35 @@ describe('with a quorum', () => {
     await one.reset();
     await run(one, 'success', 1);
     assert.deepEqual(await late.end('failure'), { disposition: 'stale', local: true });
+  }));
+
+  test('a start that was answered late takes no newer counts away', inWorld(async (world) => {
+    const one = await world.breaker({ quorum, nodeId: 'one' });
+    await run(one, 'success', 1);
+    let answer;
+    world.store.onNextLoad(async (ask) => {
+      const old = await ask();
+      return new Promise((resolve) => (answer = () => resolve(old)));
+    });
+    const late = one.start();
+    await until('it loads', () => answer);
+    await one.reset();
+    await run(one, 'failure', 2);
+    const permit = await one.start();
+    answer();
+    assert.deepEqual(await (await late).end('failure'), { disposition: 'stale', local: true });
+    assert.deepEqual(await permit.end('failure'), { disposition: 'accepted', local: true });
+    assert.equal((await refused(one)).reason, 'node-open', 'the third failure of the era');
+  }));
+
+  test('a node follows a circuit whose era went back', inWorld(async (world) => {
+    const one = await world.breaker({ quorum, nodeId: 'one' });
+    await run(one, 'failure', 2);
+    // The store was restored, by a machine whose clock is behind.
+    world.clock.setMs(BEGIN_MS - 1_000);
+    world.store.store = new MemoryStore(world.clock);
+    const permits = await Promise.all([one.start(), one.start()]);
+    for (const permit of permits) assert.deepEqual(await permit.end('success'), { disposition: 'accepted', local: true });
   }));
 
   test('a node probes for itself, and a failed probe prolongs its vote', inWorld(async (world) => {
