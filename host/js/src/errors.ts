@@ -175,6 +175,33 @@ export class ExpectedError extends CircuitryError {
   override name = 'ExpectedError';
 }
 
+/**
+ * Whether it is an error of this package of the name `name`; also of another copy of the package, as in a process with two, which no
+ * class tells.
+ */
+export function isNamed(error: unknown, name: 'CircuitRefusedError' | 'ExpectedError' | 'StoreError'): boolean {
+  try {
+    return typeof error === 'object' && (error as { name?: unknown } | null)?.name === name;
+  } catch {
+    // A getter that throws.
+    return false;
+  }
+}
+
+const STORE_ERRORS: readonly unknown[] = ['unavailable', 'unknown', 'denied', 'other'] satisfies StoreError['kind'][];
+
+/** The {@link StoreError} that a store has thrown, where it is one; one of another copy of the package is made this copy's. */
+export function storeErrorOf(error: unknown): StoreError | undefined {
+  if (error instanceof StoreError) return error;
+  if (!isNamed(error, 'StoreError')) return undefined;
+  try {
+    const { kind, message } = error as StoreError;
+    return STORE_ERRORS.includes(kind) ? new StoreError(kind, String(message), { cause: error }) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Whether the store is to be taken as down. */
 export function isOutage(error: unknown): error is StoreError {
   return error instanceof StoreError && error.kind !== 'other';

@@ -1,6 +1,6 @@
 /** How work ended, what became of that, and who says which error is what. */
 
-import { ArgumentError, CircuitRefusedError, ExpectedError } from './errors.js';
+import { ArgumentError, CircuitRefusedError, ExpectedError, isNamed } from './errors.js';
 
 /** A failure with which the dependency asked to be left alone for a while (HTTP's `Retry-After`). */
 export interface FailureRetryAfter {
@@ -79,7 +79,7 @@ const CAUSES_MAX = 16;
 /**
  * The default matcher. An {@link ExpectedError} is a success; a breaker's own {@link CircuitRefusedError} and a cancel (an error of
  * the name `AbortError`) are ignored; every other error is a failure, a deadline (`TimeoutError`) too, also one that a cancel has as its
- * cause. It looks through `cause`. A number of milliseconds under `retryAfterMs` of the error lengthens the open time.
+ * cause. It looks through `cause`, and knows the first two by their names too, where the process has two copies of this package. A number of milliseconds under `retryAfterMs` of the error lengthens the open time.
  */
 export function defaultErrorMatcher(error: unknown): Outcome {
   let cause: unknown = error;
@@ -87,8 +87,8 @@ export function defaultErrorMatcher(error: unknown): Outcome {
   let isDeadline = false;
   for (let depth = 0; depth < CAUSES_MAX && typeof cause === 'object' && cause !== null && !isDeadline; depth++) {
     isDeadline = property(cause, 'name') === 'TimeoutError';
-    if (!isCancel && cause instanceof ExpectedError) return 'success';
-    if (cause instanceof CircuitRefusedError) return 'ignored';
+    if (!isCancel && (cause instanceof ExpectedError || isNamed(cause, 'ExpectedError'))) return 'success';
+    if (cause instanceof CircuitRefusedError || isNamed(cause, 'CircuitRefusedError')) return 'ignored';
     // What was cancelled by a deadline says so in its cause, as Node's own functions do.
     isCancel ||= property(cause, 'name') === 'AbortError';
     cause = property(cause, 'cause');

@@ -1,6 +1,6 @@
 /** Stores: where records live, and what they answer, taken apart with care. */
 
-import { StoreError } from './errors.js';
+import { StoreError, storeErrorOf } from './errors.js';
 import { nameProblem, shortened } from './names.js';
 
 /** What is stored for a circuit: a value, and the version of the write that put it there. */
@@ -158,8 +158,7 @@ export async function loadFrom(store: Store, circuit: string): Promise<Loaded> {
   try {
     answer = await store.load(circuit);
   } catch (error) {
-    if (error instanceof StoreError) throw error;
-    throw new StoreError('unavailable', `${what}: the store failed: ${messageOf(error)}`, { cause: error });
+    throw storeErrorOf(error) ?? new StoreError('unavailable', `${what}: the store failed: ${messageOf(error)}`, { cause: error });
   }
   try {
     return loadedIn(answer);
@@ -181,8 +180,7 @@ export async function swapIn(
   try {
     answer = await store.swap(circuit, expected, value, ttlMs);
   } catch (error) {
-    if (error instanceof StoreError) throw error;
-    throw new StoreError('unknown', `${what}: the store failed: ${messageOf(error)}`, { cause: error });
+    throw storeErrorOf(error) ?? new StoreError('unknown', `${what}: the store failed: ${messageOf(error)}`, { cause: error });
   }
   try {
     return swappedIn(answer);

@@ -46,10 +46,8 @@ export class Trouble extends Error {
 
 /** Errors of the clients that say that the request was not sent. */
 const NOT_SENT = new Set(['ClientOfflineError', 'ClientClosedError']);
-const NOT_SENT_TEXTS = [
-  "Stream isn't writeable and enableOfflineQueue options is false", // ioredis
-  'Connection is closed.', // ioredis: nothing was written to a connection that is closed before
-];
+/** The text by which ioredis says so. */
+const NOT_SENT_TEXT = "Stream isn't writeable and enableOfflineQueue options is false";
 
 /** Makes a {@link Trouble} of whatever a client has thrown. */
 export function troubleOf(error: unknown): Trouble {
@@ -57,7 +55,7 @@ export function troubleOf(error: unknown): Trouble {
   const message = messageOf(error);
   const because = { cause: error };
   const name = error instanceof Error ? error.constructor.name : '';
-  if (NOT_SENT.has(name) || NOT_SENT_TEXTS[0] === message) return new Trouble('not-sent', message, because);
+  if (NOT_SENT.has(name) || NOT_SENT_TEXT === message) return new Trouble('not-sent', message, because);
   if (isServers(error)) return new Trouble('refused', message, because);
   return new Trouble('lost', message, because);
 }
