@@ -32,8 +32,9 @@ export interface ExecuteOptions<T = unknown> {
    */
   readonly classify?: ((result: WorkResult<T>) => Outcome) | undefined;
   /**
-   * Aborted, `execute` fails at once with the signal's reason, whatever the work does. By the default matcher a cancel is ignored and a
-   * deadline (`AbortSignal.timeout`) is a failure. The work is given the signal too, to stop by it.
+   * Aborted, `execute` fails at once with the signal's reason, whatever the work does, and does not wait for the outcome to be settled:
+   * that goes on, and the logger is told if it fails. Work that is done by then keeps its result. By the default matcher a cancel is
+   * ignored and a deadline (`AbortSignal.timeout`) is a failure. The work is given the signal too, to stop by it.
    */
   readonly signal?: AbortSignal | undefined;
 }
@@ -126,13 +127,17 @@ export class Breaker {
    * ```
    */
   async execute<T>(work: (attempt: Attempt) => T | PromiseLike<T>, options: ExecuteOptions<Awaited<T>> = {}): Promise<Awaited<T>> {
-    const { result } = await this.executeSettled(work, options);
+    const { result, settling } = await this.#work(work, options);
+    // Whoever has left waits for no store.
+    const { signal } = options;
+    await (signal ? orAborted(settling, signal).catch(() => this.#node.background(settling)) : settling);
     if (result.ok) return result.value;
     throw result.error;
   }
 
   /**
-   * Like {@link Breaker.execute}, and says what became of the outcome.
+   * Like {@link Breaker.execute}, and says what became of the outcome; it waits for that also where the signal is aborted, the store's
+   * timeout at most.
    *
    * @throws only what {@link Breaker.start} does: the work has not run.
    */
@@ -140,14 +145,25 @@ export class Breaker {
     work: (attempt: Attempt) => T | PromiseLike<T>,
     options: ExecuteOptions<Awaited<T>> = {},
   ): Promise<Executed<Awaited<T>>> {
+    const { result, settling } = await this.#work(work, options);
+    return { result, settlement: await settling };
+  }
+
+  /** Starts, works and hands the outcome over; `settling` is never rejected. */
+  async #work<T>(
+    work: (attempt: Attempt) => T | PromiseLike<T>,
+    { classify, signal }: ExecuteOptions<Awaited<T>>,
+  ): Promise<{ readonly result: WorkResult<Awaited<T>>; readonly settling: Promise<Settlement | Error> }> {
     if (typeof work !== 'function') throw new ArgumentError('work', 'it is no function; give an async function');
-    const { classify, signal } = options;
     const permit = await this.start({ signal });
     const result = await this.#run(work, permit, signal);
     const outcome = this.#outcomeOf(result, classify, signal);
-    let settlement: Settlement | Error;
+    return { result, settling: this.#settle(permit, result, outcome) };
+  }
+
+  async #settle(permit: Permit, result: WorkResult<unknown>, outcome: Outcome): Promise<Settlement | Error> {
     try {
-      settlement = await permit.end(outcome).catch(async (error: unknown) => {
+      return await permit.end(outcome).catch(async (error: unknown) => {
         // A judgement that is no outcome: the work did run, so it counts as it went.
         if (permit.isSettled) throw error;
         unheard(outcome);
@@ -155,10 +171,9 @@ export class Breaker {
         return permit.end(result.ok ? 'success' : 'failure');
       });
     } catch (error) {
-      settlement = error instanceof Error ? error : new Error(messageOf(error));
       this.#node.settings.logger.warn?.('the outcome of finished work could not be settled', { circuit: this.name, error });
+      return error instanceof Error ? error : new Error(messageOf(error));
     }
-    return { result, settlement };
   }
 
   async #run<T>(

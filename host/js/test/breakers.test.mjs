@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ArgumentError, CircuitRefusedError, ExpectedError, createFactory, failureRetryAfter } from '../dist/index.js';
+import { ArgumentError, CircuitRefusedError, ExpectedError, StoreError, createFactory, failureRetryAfter } from '../dist/index.js';
+import { until } from './support/servers.mjs';
 import { ALLOW_AFTER_MS, BEGIN_MS, inWorld, outageIsOver, refused, run, trip } from './support/world.mjs';
 
 describe('a breaker', () => {
@@ -359,9 +360,62 @@ describe('execute', () => {
     await assert.rejects(breaker.execute(hanging, { signal: controller.signal }), (error) => error === reason);
     assert.equal((await breaker.information()).counts.total, 0);
     await assert.rejects(breaker.execute(hanging, { signal: AbortSignal.timeout(5) }), { name: 'TimeoutError' });
-    assert.equal((await breaker.information()).counts.totalFailures, 1);
+    await until('it is settled', async () => (await breaker.information()).counts.totalFailures === 1);
     await assert.rejects(breaker.execute(hanging, { signal: controller.signal }), (error) => error === reason);
     clearInterval(alive);
+  }));
+
+  test('a deadline waits for no store, and its outcome is settled all the same', inWorld(async (world) => {
+    const breaker = await world.breaker({ storeTimeoutMs: 60_000 });
+    await run(breaker, 'success', 1);
+    const alive = setInterval(() => {}, 1_000);
+    let answer;
+    const held = (ask) => new Promise((resolve) => (answer = () => resolve(ask())));
+    world.store.onNextSwap(held);
+    const begun = performance.now();
+    await assert.rejects(breaker.execute(() => new Promise(() => {}), { signal: AbortSignal.timeout(20) }), { name: 'TimeoutError' });
+    assert.ok(performance.now() - begun < 20_000);
+    answer();
+    await until('it is settled', async () => (await breaker.information()).counts.totalFailures === 1);
+    // Work that was done in time keeps its result.
+    world.store.onNextSwap(held);
+    assert.equal(await breaker.execute(async () => 7, { signal: AbortSignal.timeout(50) }), 7);
+    assert.ok(performance.now() - begun < 20_000);
+    answer();
+    await until('it is settled', async () => (await breaker.information()).counts.totalSuccesses === 2);
+    clearInterval(alive);
+  }));
+
+  test('an outcome that cannot be settled after its caller was left is told to the logger', inWorld(async (world) => {
+    const breaker = await world.breaker();
+    await run(breaker, 'success', 1);
+    const alive = setInterval(() => {}, 1_000);
+    world.store.onNextSwap(async () => {
+      await sleep(20);
+      throw new StoreError('other', 'the test says so');
+    });
+    await assert.rejects(breaker.execute(() => new Promise(() => {}), { signal: AbortSignal.timeout(5) }), { name: 'TimeoutError' });
+    const told = () => world.logged.filter(({ message }) => message === 'the outcome of finished work could not be settled');
+    await until('it is told', () => told().length === 1);
+    assert.equal(told()[0].fields.error.kind, 'other');
+    clearInterval(alive);
+  }));
+
+  test('errors of another copy of the package are known by their names', inWorld(async (world) => {
+    const other = await import('../dist/errors.js?another-copy');
+    assert.notEqual(other.StoreError, StoreError);
+    const factory = await world.factory();
+    const breaker = factory.breaker('a');
+    const throwing = (error) => breaker.execute(async () => { throw error; }).catch(() => {});
+    await throwing(new other.CircuitRefusedError('b', 'open', 1_000));
+    await throwing(new Error('no mail', { cause: new other.ExpectedError('no such customer') }));
+    const { counts } = await breaker.information();
+    assert.deepEqual([counts.totalSuccesses, counts.totalFailures], [1, 0]);
+    // It says that nothing was written, and that the store is well.
+    world.store.onNextSwap(() => Promise.reject(new other.StoreError('other', 'not ours')));
+    const permit = await breaker.start();
+    await assert.rejects(permit.end('success'), (error) => error instanceof StoreError && error.kind === 'other');
+    assert.equal(factory.isStoreDown, false);
   }));
 
   test('work that fails after it was left is nobody\'s unhandled rejection', inWorld(async (world) => {
