@@ -119,11 +119,6 @@ export function between(least: number, most: number): number {
   return least + Math.random() * (most - least);
 }
 
-/** A short random time, so that those who write one circuit do not meet again. */
-export function pause(): Promise<void> {
-  return sleep(between(0.5, 8));
-}
-
 /** A random number of 64 bits: nobody's but this process's. */
 export function random64(): bigint {
   return crypto.getRandomValues(new BigUint64Array(1))[0] ?? 0n;

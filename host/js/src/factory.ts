@@ -101,12 +101,12 @@ export class Factory {
   }
 
   /**
-   * Ends what the factory does by itself, and waits for outcomes that are being settled, at most for the store's timeout. Starts fail
-   * from then on; permits can still be ended. The store is the caller's, and is not closed.
+   * Ends what the factory does by itself, and waits for outcomes that are being settled, at most for the store's timeout. What is not
+   * settled by then is given up, and so is what waits for the return of a store that is down; the logger is told how many outcomes are
+   * lost. Starts fail from then on; permits can still be ended, each by one try. The store is the caller's, and is not closed.
    */
   async close(): Promise<void> {
-    this.#node.isClosed = true;
-    this.#node.outage.close();
+    this.#node.close();
     let timer: unknown;
     const elapsed = new Promise<void>((resolve) => (timer = setTimeout(resolve, this.#node.settings.storeTimeoutMs)));
     await Promise.race([this.#node.idle(), elapsed]);

@@ -32,8 +32,7 @@ export class Node {
   readonly outage: Outage;
   /** The name under which this node votes. */
   readonly voteAs: string;
-  /** Set when the factory is closed. */
-  isClosed = false;
+  #closedAtMs = Infinity;
   readonly #id = random64();
   /** Names this process on records of its own, so that no place there is taken for one on the shared record. */
   readonly #localId = random64();
@@ -50,6 +49,23 @@ export class Node {
     this.outage = new Outage(this);
     // Without a name of the user's, a vote is told apart for as long as this process lives.
     this.voteAs = settings.nodeId ?? `unnamed-${this.idText}`;
+  }
+
+  /** Whether the factory is closed. */
+  get isClosed(): boolean {
+    return this.#closedAtMs !== Infinity;
+  }
+
+  /** Whether it was closed so long ago that nobody waits for what still goes on. */
+  get isOver(): boolean {
+    return performance.now() - this.#closedAtMs >= this.settings.storeTimeoutMs;
+  }
+
+  /** Ends what the node does by itself, at once or within the store's timeout. */
+  close(): void {
+    if (this.isClosed) return;
+    this.#closedAtMs = performance.now();
+    this.outage.close();
   }
 
   /** This process's number, as text. */

@@ -11,7 +11,7 @@ import { StoreError } from './errors.js';
 import type { Exchange } from './exchange.js';
 import { MemoryStore } from './memory.js';
 import type { Node } from './node.js';
-import { settleParked } from './settling.js';
+import { closed, settleParked } from './settling.js';
 
 /** The first pause before the store is asked again, and the longest. */
 const FIRST_PAUSE_MS = 50;
@@ -29,6 +29,7 @@ export class Outage {
   /** Calls whose write may have happened before the store went down. */
   #parked: Exchange[] = [];
   #cancelWatch: (() => void) | undefined;
+  #cancelDrop: (() => void) | undefined;
 
   constructor(node: Node) {
     this.#node = node;
@@ -46,16 +47,18 @@ export class Outage {
 
   /**
    * Keeps a call until the store answers: it may have been applied, and is applied once if it was not. Says no when the store is not
-   * down (any more).
+   * down (any more), or nobody watches for its return.
    */
   park(exchange: Exchange): boolean {
-    if (this.#isDown) this.#parked.push(exchange);
-    return this.#isDown;
+    const isKept = this.#isDown && !this.#node.isClosed;
+    if (isKept) this.#parked.push(exchange);
+    return isKept;
   }
 
-  /** Takes the store as down, and watches for its return. */
+  /** Takes the store as down, and watches for its return; nothing once the node is closed, since nobody would tell of the return. */
   enter(circuit: Circuit, error: StoreError): void {
-    if (this.#isDown) return;
+    if (this.#isDown || this.#node.isClosed) return;
+    this.#cancelDrop?.();
     const goesOn = performance.now() - this.#leftAtMs < GOES_ON_WITHIN_MS;
     this.#isDown = true;
     if (!goesOn) this.#records = new MemoryStore(this.#node.clock);
@@ -66,15 +69,18 @@ export class Outage {
     this.#node.tell('storeFallbackCallback', storeFallbackCallback, { down: true, circuit: circuitName, error });
   }
 
-  /** Ends the watch, for a factory that is closed. */
+  /** Ends the watch, for a node that is closed, and tells of what it would have settled. */
   close(): void {
     this.#cancelWatch?.();
+    const parked = this.#parked;
+    this.#parked = [];
+    for (const { circuit, outcomes } of parked) this.#node.lost(circuit, outcomes, closed(circuit));
   }
 
   #watch(circuit: string, pauseMs: number): void {
-    if (this.#node.isClosed) return;
     this.#cancelWatch = later(pauseMs * (1 + Math.random() / 2), () => {
       void this.#answers(circuit).then((answers) => {
+        if (this.#node.isClosed) return;
         if (answers) this.#leave();
         else this.#watch(circuit, Math.min(pauseMs * 2, LONGEST_PAUSE_MS));
       });
@@ -105,6 +111,8 @@ export class Outage {
   #leave(): void {
     this.#isDown = false;
     this.#leftAtMs = performance.now();
+    // Until then another outage may take them up.
+    this.#cancelDrop = later(GOES_ON_WITHIN_MS, () => (this.#records = new MemoryStore(this.#node.clock)));
     const parked = this.#parked;
     this.#parked = [];
     const { logger, storeFallbackCallback } = this.#node.settings;

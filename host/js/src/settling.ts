@@ -3,7 +3,7 @@
  */
 
 import { told } from './ballot.js';
-import { Deadline, patiently, pause } from './asking.js';
+import { Deadline, between, patiently, sleep } from './asking.js';
 import type { Circuit } from './circuit.js';
 import type { Batch, Grant } from './ends.js';
 import { CallError, type CircuitryError, isOutage, isPassing } from './errors.js';
@@ -11,6 +11,19 @@ import { Exchange } from './exchange.js';
 import { type Node, expected } from './node.js';
 import type { Ending, Settlement } from './outcome.js';
 import { messageOf } from './store.js';
+
+/** The longest pause between two tries of a settling, each of which loses races for as long as it may take. */
+const LONGEST_PAUSE_MS = 250;
+
+/** The pauses between the tries of a settling: random ones, that grow. */
+function pauses(): () => Promise<void> {
+  let atMostMs = 8;
+  return () => {
+    const paused = sleep(between(atMostMs / 16, atMostMs));
+    atMostMs = Math.min(atMostMs * 2, LONGEST_PAUSE_MS);
+    return paused;
+  };
+}
 
 /**
  * Hands an outcome over to be settled, and waits for the answer; but no longer than the store's timeout, the settling goes on. It is
@@ -48,6 +61,7 @@ async function settleWaiting(node: Node, circuit: Circuit): Promise<void> {
 async function settleBatch(node: Node, circuit: Circuit, batch: Batch): Promise<void> {
   const operation = { kind: 'end', completions: batch.completions } as const;
   const exchange = new Exchange(node, circuit, operation, circuit.known);
+  const pause = pauses();
   while (!node.outage.isDown) {
     const result = await exchange.run(new Deadline(node.patienceMs));
     if ('answer' in result) {
@@ -58,7 +72,9 @@ async function settleBatch(node: Node, circuit: Circuit, batch: Batch): Promise<
     const { error } = result;
     if (isOutage(error)) {
       node.outage.enter(circuit, error);
-    } else if (isPassing(error)) {
+      // A node that is closed takes no store as down; it goes the same way all the same.
+      break;
+    } else if (isPassing(error) && !node.isOver) {
       // No outcome is given up because others write too.
       await pause();
     } else if (error instanceof CallError && error.kind === 'forgotten') {
@@ -84,10 +100,15 @@ function fail(node: Node, circuit: Circuit, batch: Batch, error: CircuitryError)
   batch.fail(error);
 }
 
-/** Runs a call again whose write may have happened: it is applied once, and what it did is told. */
+/**
+ * Runs a call again whose write may have happened: it is applied once, and what it did is told. Goes on until it is, or until the node
+ * was closed a store's timeout ago.
+ */
 export async function settleParked(node: Node, exchange: Exchange): Promise<void> {
   const { circuit } = exchange;
+  const pause = pauses();
   for (;;) {
+    if (node.isOver) return node.lost(circuit, exchange.outcomes, closed(circuit));
     const result = await exchange.run(new Deadline(node.patienceMs));
     if ('answer' in result) {
       const { answer } = result;
@@ -107,13 +128,19 @@ export async function settleParked(node: Node, exchange: Exchange): Promise<void
       return;
     }
     const { error } = result;
-    if (isPassing(error)) {
-      await pause();
-    } else if (isOutage(error)) {
+    if (isOutage(error)) {
       node.outage.enter(circuit, error);
       if (node.outage.park(exchange)) return;
+    }
+    if (isPassing(error) || isOutage(error)) {
+      await pause();
     } else {
       return node.lost(circuit, exchange.outcomes, error);
     }
   }
+}
+
+/** Why what a closed node could not settle is given up. */
+export function closed(circuit: Circuit): CallError {
+  return new CallError(circuit.name, 'closed', 'the factory was closed before the store had taken it');
 }

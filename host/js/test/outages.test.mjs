@@ -4,7 +4,8 @@ import { once } from 'node:events';
 import net from 'node:net';
 import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { MemoryStore, createFactory } from '../dist/index.js';
+import { ManualClock, MemoryStore, StoreError, createFactory } from '../dist/index.js';
+import { Outage } from '../dist/outage.js';
 import { RedisStore } from '../dist/redis.js';
 import { OwnRedis, ownPrefix, redisUrl, until } from './support/servers.mjs';
 import { inWorld, outageIsOver, refused, run, trip } from './support/world.mjs';
@@ -165,7 +166,9 @@ describe('an outage', () => {
     const { swap } = world.store.store;
     world.store.store.swap = async () => { throw Object.assign(new Error('read-only'), {}); };
     await run(breaker, 'failure', 3);
-    await sleep(600);
+    const { loads } = world.store;
+    // A watch loads twice before it writes.
+    await until('a watch has read and not written', () => world.store.loads >= loads + 3);
     assert.equal(factory.isStoreDown, true);
     assert.equal((await refused(breaker)).reason, 'open', 'the local record protects all the while');
     world.store.store.swap = swap;
@@ -231,6 +234,58 @@ describe('an outage', () => {
     await sleep(300);
     assert.equal(world.store.loads, loads);
   }));
+
+  test('tells how many outcomes are lost when the factory is closed in it', inWorld(async (world) => {
+    const factory = await world.factory({ storeTimeoutMs: 200 });
+    const breaker = factory.breaker('a');
+    await run(breaker, 'success', 1);
+    const permits = await Promise.all(Array.from({ length: 3 }, () => breaker.start()));
+    world.store.onNextSwap('hang');
+    const ends = permits.map((permit) => permit.end('success'));
+    await sleep(20);
+    world.store.goDown();
+    await Promise.all(ends);
+    assert.equal(factory.isStoreDown, true);
+    await factory.close();
+    const lost = world.logged.filter(({ message }) => message === 'outcomes are lost');
+    assert.deepEqual(lost.map(({ fields: { circuit, outcomes, error } }) => [circuit, outcomes, error.kind]), [['a', 3, 'closed']]);
+  }));
+
+  test('does not begin once the factory is closed, since nobody would tell of its end', inWorld(async (world) => {
+    const factory = await world.factory();
+    const breaker = factory.breaker('a');
+    await run(breaker, 'success', 1);
+    const permit = await breaker.start();
+    await factory.close();
+    world.store.goDown();
+    assert.equal((await permit.end('failure')).local, true);
+    assert.deepEqual([factory.isStoreDown, world.fallbacks], [false, []]);
+  }));
+
+  test('leaves its local records for another outage for ten seconds, and no longer', async (context) => {
+    // The timers of this test are moved, and the rest of a factory waits by timers too; so the outage is alone.
+    context.mock.timers.enable({ apis: ['setTimeout'] });
+    const clock = new ManualClock(1_000);
+    const settings = { store: new MemoryStore(clock), storeTimeoutMs: 500, logger: {} };
+    const node = { clock, settings, idText: 'alone', isClosed: false, tell() {}, background: (work) => void work };
+    const outage = new Outage(node);
+    const comeAndGo = async () => {
+      outage.enter({ name: 'a' }, new StoreError('unavailable', 'the test says so'));
+      const { records } = outage;
+      context.mock.timers.tick(3_000);
+      for (let turn = 0; outage.isDown && turn < 1_000; turn++) await new Promise((resolve) => setImmediate(resolve));
+      assert.equal(outage.isDown, false);
+      return records;
+    };
+    const records = await comeAndGo();
+    context.mock.timers.tick(9_000);
+    assert.equal(outage.records, records);
+    assert.equal(await comeAndGo(), records, 'another outage takes them up');
+    context.mock.timers.tick(9_000);
+    assert.equal(outage.records, records, 'the ten seconds begin anew');
+    context.mock.timers.tick(1_000);
+    assert.notEqual(outage.records, records);
+  });
 });
 
 describe('a Redis server', () => {
