@@ -65,7 +65,7 @@ export class Exchange {
 
   /** After how long the call is worth another try; `undefined`: it is not. */
   #pauseMs(error: CircuitryError, tries: number): number | undefined {
-    if (error instanceof CallError && error.kind === 'contention') return between(0.5, 8);
+    if (error instanceof CallError && error.kind === 'contention') return this.#node.isOver ? undefined : between(0.5, 8);
     const passes = error instanceof StoreError && (error.kind === 'unavailable' || error.kind === 'unknown');
     if (!passes || tries >= TRIES_MAX) return undefined;
     // What was seen before the failure may be old: begin with a load.

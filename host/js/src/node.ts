@@ -56,9 +56,9 @@ export class Node {
     return this.#closedAtMs !== Infinity;
   }
 
-  /** Whether it was closed so long ago that nobody waits for what still goes on. */
+  /** Whether it was closed so long ago that what still goes on is given up: just before whoever closes it waits no longer. */
   get isOver(): boolean {
-    return performance.now() - this.#closedAtMs >= this.settings.storeTimeoutMs;
+    return performance.now() - this.#closedAtMs >= this.patienceMs;
   }
 
   /** Ends what the node does by itself, at once or within the store's timeout. */
