@@ -1,6 +1,6 @@
 //! The bounded mode, where a call asks no store, beside circuit breakers that have none. All take turns in one run.
 
-use circuitry::{Breaker, Context, Factory, SettingsBuilder};
+use circuitry::{Breaker, Context, Factory, Outcome, SettingsBuilder};
 use circuitry_benches::circuits::{self, execute, factory, no_op, usual};
 use circuitry_benches::peers::{self, call_failsafe, call_recloser, call_recloser_async, call_tower};
 use circuitry_benches::servers::{redis_connection, redis_url, redis_version};
@@ -91,6 +91,11 @@ impl Measured {
     }
 }
 
+async fn start_and_end(breaker: &Breaker) {
+    let permit = breaker.start().await.expect("a permit");
+    permit.end(Outcome::Success).await.expect("settled");
+}
+
 trait TowerService: tower::Service<(), Response = (), Error: std::fmt::Debug> + Clone {}
 impl<S: tower::Service<(), Response = (), Error: std::fmt::Debug> + Clone> TowerService for S {}
 
@@ -117,6 +122,7 @@ fn turns(suite: &mut Suite, runtime: &Handle, memory: Option<&Ours>, redis: Opti
     let mut on_failsafe = pair(["bounded/failsafe 1", "bounded/failsafe 2"], calls);
     let mut on_tower = pair(["bounded/tower 1", "bounded/tower 2"], calls);
     let mut on_nothing = pair(["bounded/nothing 1", "bounded/nothing 2"], calls);
+    let mut by_hand = pair(["bounded/by hand 1", "bounded/by hand 2"], calls);
     let mut lookup = pair(["bounded/lookup 1", "bounded/lookup 2"], calls);
     let mut lookups = pair(["bounded/lookup 1 of many", "bounded/lookup 2 of many"], calls);
     let tenants: Vec<_> = (0..CIRCUITS).map(|number| Context::tenant(format!("{number}"))).collect();
@@ -132,6 +138,7 @@ fn turns(suite: &mut Suite, runtime: &Handle, memory: Option<&Ours>, redis: Opti
                 });
             }
             if let Some(ours) = memory {
+                measured.round(&mut by_hand[index], threads, async || start_and_end(&ours.one).await);
                 let look_up = async |tenant: &Context| drop(ours.factory.breaker_for("jobs", tenant));
                 measured.round(&mut lookup[index], threads, async || look_up(&tenants[0]).await);
                 measured.round_of_many(&mut lookups[index], threads, &tenants, look_up);
@@ -152,13 +159,11 @@ fn turns(suite: &mut Suite, runtime: &Handle, memory: Option<&Ours>, redis: Opti
     for times in [&on_recloser, &on_reclosers, &on_recloser_sync, &on_failsafe, &on_tower, &on_nothing] {
         record(suite, times);
     }
-    let looked_up = (memory, lookup, lookups);
-    for (ours, one, many) in ours.iter().chain([&looked_up]) {
-        for times in [one, many] {
-            match ours {
-                Some(_) => record(suite, times),
-                None => times.iter().for_each(|times| suite.leave_out(times.name(), NO_MODE)),
-            }
+    let own = ours.iter().flat_map(|(ours, one, many)| [(*ours, one), (*ours, many)]);
+    for (ours, times) in own.chain([&by_hand, &lookup, &lookups].map(|times| (memory, times))) {
+        match ours {
+            Some(_) => record(suite, times),
+            None => times.iter().for_each(|times| suite.leave_out(times.name(), NO_MODE)),
         }
     }
     let ratios = ["bounded/one thread, against recloser", "bounded/two threads, against recloser"];

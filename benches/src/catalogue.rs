@@ -111,6 +111,7 @@ const RECLOSER_SYNC: &str = "recloser, call of a plain function";
 const FAILSAFE: &str = "failsafe, async call";
 const TOWER: &str = "tower-resilience-circuitbreaker, service call";
 const NOTHING: &str = "the no-op alone";
+const BY_HAND: &str = "`start` and `end` by hand, bounded, memory store";
 const LOOKUP: &str = "looking up a circuit";
 
 const IN_RUST: &str = "Rust, wasmtime";
@@ -189,6 +190,8 @@ pub const PLANNED: &[Planned] = &[
     time("bounded/redis 2", BOUNDED, ON_REDIS, TWO),
     time("bounded/redis 1 of many", BOUNDED, ON_REDIS, ONE_OF_MANY),
     time("bounded/redis 2 of many", BOUNDED, ON_REDIS, TWO_OF_MANY),
+    time("bounded/by hand 1", BOUNDED, BY_HAND, ONE),
+    time("bounded/by hand 2", BOUNDED, BY_HAND, TWO),
     time("bounded/lookup 1", BOUNDED, LOOKUP, ONE),
     time("bounded/lookup 2", BOUNDED, LOOKUP, TWO),
     time("bounded/lookup 1 of many", BOUNDED, LOOKUP, ONE_OF_MANY),
