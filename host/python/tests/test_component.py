@@ -154,6 +154,21 @@ def test_a_release_of_wasmtime_that_was_not_tried_is_called_the_public_way(
     assert "was not tried" in caplog.text
 
 
+@pytest.mark.parametrize("fault", ["answers", "raises"])
+def test_where_the_two_ways_to_call_differ_the_public_one_is_gone(fault: str, monkeypatch: Any, caplog: Any) -> None:
+    right = Component.load().check(SETTINGS)
+
+    def faulty(*_: Any) -> Any:
+        if fault == "raises":
+            raise KeyError("fields")
+        return "done", ("inspected", {})
+
+    monkeypatch.setattr(raw.Signature, "call", faulty)
+    component = Component(packaged_component())
+    assert component.check(SETTINGS) == right
+    assert "do not answer as its public way" in caplog.text
+
+
 def test_the_component_is_compiled_once_a_process() -> None:
     assert Component.load() is Component.load()
     assert Factory()._node.component is Component.load()

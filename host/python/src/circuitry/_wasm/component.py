@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -20,10 +21,11 @@ from typing import Any, ClassVar, Literal
 from wasmtime import Config, Engine, Store, WasmtimeError
 from wasmtime import component as wit
 
+from .._interrupts import interrupt_in
 from ..errors import ComponentError, SettingsError
 from ..policy import TripFunction, TripInformation
 from ..state import Counts
-from . import cache, raw
+from . import cache, raw, trial
 from .values import lifting, lowering
 
 BREAKER = "circuitry:breaker/breaker@0.1.0"
@@ -64,12 +66,13 @@ def packaged_component() -> bytes:
 
 
 class Function:
-    """An exported function: calls by way of wasmtime's C structures where those are known, else its public way."""
+    """An exported function: calls by way of wasmtime's C structures, or its public way."""
 
     def __init__(self, store: Store, function: wit.Func, *, public: bool = False) -> None:
         kind = function.type(store)
         self.parameters = [parameter for _, parameter in kind.params]
-        self._signature = raw.Signature(store, function) if raw.is_known() and not public else None
+        self.is_public = public
+        self._signature = None if public else raw.Signature(store, function)
         if self._signature is None:
             self._lower = [lowering(parameter) for parameter in self.parameters]
             self._lift = lifting(kind.result)
@@ -122,12 +125,13 @@ class Instance:
         by_default: bool = plain["counts"]["consecutive-failures"] > plain["failure-count-threshold"]
         if self.will_trip is None:
             return by_default
+        handled = sys.exc_info()[1]
         try:
             return bool(self.will_trip(plain))
-        except Exception:
-            _log.exception("the trip function raised; the rule of the consecutive failures stands in for it")
         except BaseException as error:
-            self.interrupted = error
+            self.interrupted = interrupt_in(error, handled)
+            if self.interrupted is None:
+                _log.exception("the trip function raised; the rule of the consecutive failures stands in for it")
         return by_default
 
 
@@ -154,14 +158,39 @@ class Component:
                 self._code = cache.compiled(self._engine, wasm, cache_folder, "fuel")
             self._idle: list[Instance] = []
             first = Instance(self._linked, self._engine, self._code)
-            self._decide = Function(first.store, first.decide)
-            self._check = Function(first.store, first.check)
+            self._decide = self._tried(first)
+            self._check = Function(first.store, first.check, public=self._decide.is_public)
         except WasmtimeError as error:
             raise ComponentError(f"the component cannot be used: {error}") from None
-        if not raw.is_known():
-            _log.warning("this release of wasmtime was not tried: each decision takes some milliseconds longer")
         self._settings_type = self._check.parameters[0]
         self._idle.append(first)
+
+    def _tried(self, instance: Instance) -> Function:
+        """``decide`` by way of wasmtime's C structures, where that answers a trial as the public way does."""
+        store, decide = instance.store, instance.decide
+        public = Function(store, decide, public=True)
+        if not raw.is_known():
+            _log.warning("this release of wasmtime was not tried: each decision takes some milliseconds longer")
+            return public
+        expected = public.call(store, decide, trial.ARGUMENTS)
+        # What goes wrong there must not reach the instance that is kept.
+        tried = Instance(self._linked, self._engine, self._code)
+        answer: Any
+        try:
+            function = Function(tried.store, tried.decide)
+            answer = function.call(tried.store, tried.decide, trial.ARGUMENTS)
+        except Exception as error:
+            if interrupt_in(error) is not None:
+                raise
+            answer = error
+        if answer == expected:
+            return function
+        _log.error(
+            "calls by way of wasmtime's C structures do not answer as its public way does, so that one is gone: each "
+            "decision takes some milliseconds longer; the answer was %.200r",
+            answer,
+        )
+        return public
 
     @classmethod
     def load(
