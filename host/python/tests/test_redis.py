@@ -317,6 +317,67 @@ class Impostor:
         self._listener.close()
 
 
+class Slow:
+    """Answers each piece of a request, and the second half of each answer, after a while."""
+
+    def __init__(self, *, pause: float, greeting_pause: float = 0) -> None:
+        self._pause, self._greeting_pause = pause, greeting_pause
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://user:secret@127.0.0.1:{self._listener.getsockname()[1]}/1?protocol=2"
+
+    def _serve(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+            with connection:
+                while request := connection.recv(1 << 16):
+                    if b"HMGET" not in request:
+                        time.sleep(self._greeting_pause)
+                        connection.sendall(b"+OK\r\n" * max(1, request.count(b"SETINFO")))
+                        continue
+                    connection.sendall(b"*2\r\n$-1\r\n")
+                    time.sleep(self._pause)
+                    connection.sendall(b"$-1\r\n*2\r\n$1\r\n5\r\n$1\r\n5\r\n" if b"TIME" in request else b"$-1\r\n")
+                    if b"TIME" not in request:
+                        return
+        except OSError:
+            return
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+def test_each_operation_has_its_own_time_whatever_the_one_had_that_connected() -> None:
+    slow = Slow(pause=0.3)
+    store = RedisStore(slow.url, operation_timeout_ms=10_000)
+    connection = store._link._connect(time.monotonic() + 0.2, None)
+    store._link._idle.append(connection)
+    with pytest.raises(StoreError, match="answer is lost"):
+        # It is read, slowly, and what is asked next is not answered: a key without an entry is looked at twice.
+        store.load("db")
+    assert connection.until - time.monotonic() > 5, "the first half was not all that it waited for"
+    slow.close()
+
+
+@pytest.mark.parametrize("kind", ["threads", "asyncio"])
+def test_to_connect_is_bounded_as_a_whole_with_the_greeting(kind: str) -> None:
+    slow = Slow(pause=0, greeting_pause=0.25)
+    if kind == "threads":
+        connect: Any = RedisStore(slow.url, connect_timeout_ms=400).connect
+    else:
+        store = AsyncRedisStore(slow.url, connect_timeout_ms=400)
+        connect = lambda: asyncio.run(_and_close(store, store.connect()))  # noqa: E731
+    begun = time.monotonic()
+    with pytest.raises(StoreError) as raised:
+        connect()
+    assert raised.value.kind == "unavailable"
+    assert 0.3 < time.monotonic() - begun < 0.7, "four greetings take a second"
+    slow.close()
+
+
 GARBAGE = [
     b"HTTP/1.1 400 Bad Request\r\n\r\n",
     b"+OK\r\n",

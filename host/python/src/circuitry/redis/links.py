@@ -4,11 +4,13 @@ whole, and it is known whether it was sent."""
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import sys
 import time
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from redis import ConnectionPool, exceptions
 from redis import asyncio as aioredis
@@ -16,10 +18,27 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from .._interrupts import interrupt_in
 from .protocol import Command, Trouble
 
 # Connections that are kept for later.
 _KEPT = 64
+# What a connection that failed raises, or an answer that is none of Redis's protocol: its parser raises all kinds then.
+# Whatever else is raised meanwhile comes from elsewhere, as out of a signal's handler, and is passed on.
+_FAILURES = (
+    exceptions.RedisError,
+    OSError,
+    EOFError,
+    asyncio.TimeoutError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 # What a pool adds to the settings of its connections for its own use.
 _POOLS_OWN = ("maint_", "maintenance_", "orig_", "oss_", "himport", "cache", "event_dispatcher")
 
@@ -43,13 +62,70 @@ def place_of(settings: Mapping[str, Any]) -> str:
     return f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
 
 
+def _trouble(
+    how_far: Literal["not sent", "no answer"], error: Exception, handled: BaseException | None
+) -> Trouble | BaseException:
+    """What a failure is told as. An interrupt that looks like one, or that the client made one of, stays what it is."""
+    interrupt = interrupt_in(error, handled)
+    if interrupt is not None:
+        return interrupt
+    return Trouble(how_far, "its time is over" if isinstance(error, asyncio.TimeoutError) else error)
+
+
+class _Bounded:
+    """A connection of redis-py of which each step has the time that is left of the whole, and no limit of its own."""
+
+    until = math.inf
+    connect_until = math.inf
+
+    @property
+    def socket_timeout(self) -> float | None:
+        """As redis-py asks for it."""
+        return _left(self.until)
+
+    @socket_timeout.setter
+    def socket_timeout(self, seconds: float | None) -> None:
+        return None
+
+    @property
+    def socket_connect_timeout(self) -> float | None:
+        """As redis-py asks for it, for each of the server's addresses."""
+        return _left(min(self.until, self.connect_until))
+
+    @socket_connect_timeout.setter
+    def socket_connect_timeout(self, seconds: float | None) -> None:
+        return None
+
+    def _limit(self) -> None:
+        if time.monotonic() >= self.until:
+            raise exceptions.TimeoutError("its time is over")
+        connection: Any = self
+        connection.update_current_socket_timeout(_left(self.until))
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> Any:
+        """As redis-py's."""
+        self._limit()
+        above: Any = super()
+        return above.send_packed_command(command, check_health=check_health)
+
+    def read_response(self, *arguments: Any, **options: Any) -> Any:
+        """As redis-py's."""
+        self._limit()
+        above: Any = super()
+        return above.read_response(*arguments, **options)
+
+
+def _left(until: float) -> float | None:
+    return None if until == math.inf else max(0.001, until - time.monotonic())
+
+
 class Link:
     """Connections for threads."""
 
     def __init__(self, pool: Any, connect_timeout: float) -> None:
         # A pool of connections to a master is asked where that is.
         self._pool = pool
-        self._class = pool.connection_class
+        self._class: Any = type("BoundedConnection", (_Bounded, pool.connection_class), {})
         self._settings = settings_of(pool, Retry(NoBackoff(), 0))
         self.place = place_of(self._settings)
         self._connect_timeout = connect_timeout
@@ -64,17 +140,18 @@ class Link:
 
     def send(self, commands: Sequence[Command], until: float) -> list[Any]:
         """Sends one message and reads its answers; an error of the server is an answer. Raises :class:`Trouble`."""
-        connection = self._take(until)
+        handled = sys.exc_info()[1]
+        connection = self._take(until, handled)
         try:
+            connection.until = until
             connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            answers = [self._read(connection, until) for _ in commands]
+            answers = [self._read(connection) for _ in commands]
         except Trouble:
             connection.disconnect()
             raise
-        except Exception as error:
-            # The connection failed, or the answer is none of Redis's protocol; its parser raises all kinds then.
+        except _FAILURES as error:
             connection.disconnect()
-            raise Trouble("no answer", error) from None
+            raise _trouble("no answer", error, handled) from None
         except BaseException:
             connection.disconnect()
             raise
@@ -84,42 +161,44 @@ class Link:
             connection.disconnect()
         return answers
 
-    def _read(self, connection: Any, until: float) -> Any:
-        if not connection.can_read(timeout=max(0.0, until - time.monotonic())):
-            raise Trouble("no answer", "there was none in time")
+    def _read(self, connection: Any) -> Any:
         try:
             return connection.read_response(disable_decoding=True)
         except (exceptions.ResponseError, exceptions.AuthenticationError, exceptions.BusyLoadingError) as error:
             return error
 
-    def _take(self, until: float) -> Any:
+    def _take(self, until: float, handled: BaseException | None) -> Any:
         """A connection on which nothing waits to be read, as on one that the server has closed."""
         while True:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                return self._connect(until)
+                return self._connect(until, handled)
             try:
                 if not connection.can_read(timeout=0):
                     return connection
-            except Exception:
+            except _FAILURES as error:
                 # It is of no use any more, whatever it says.
-                pass
+                interrupt = interrupt_in(error, handled)
+                if interrupt is not None:
+                    raise interrupt from None
             connection.disconnect()
 
-    def _connect(self, until: float) -> Any:
-        left = until - time.monotonic()
-        if left <= 0:
+    def _connect(self, until: float, handled: BaseException | None) -> Any:
+        now = time.monotonic()
+        if now >= until:
             raise Trouble("not sent", "there was no time to connect")
-        connection = None
+        connection = self._class(**self._settings)
         try:
-            limits = {"socket_timeout": left, "socket_connect_timeout": min(left, self._connect_timeout)}
-            connection = self._class(**{**self._settings, **limits})
+            # To connect, to log in and what else comes before the first request.
+            connection.until = connection.connect_until = min(until, now + self._connect_timeout)
             connection.connect()
-        except Exception as error:
-            if connection is not None:
-                connection.disconnect()
-            raise Trouble("not sent", error) from None
+        except _FAILURES as error:
+            connection.disconnect()
+            raise _trouble("not sent", error, handled) from None
+        except BaseException:
+            connection.disconnect()
+            raise
         return connection
 
     def close(self) -> None:
@@ -150,16 +229,17 @@ class AsyncLink:
 
     async def send(self, commands: Sequence[Command], until: float) -> list[Any]:
         """As :meth:`Link.send`. Cancelled, its connection is closed."""
-        connection = await self._take(until)
+        handled = sys.exc_info()[1]
+        connection = await self._take(until, handled)
         try:
             await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             answers = [await self._read(connection, until) for _ in commands]
         except Trouble:
             await connection.disconnect(nowait=True)
             raise
-        except Exception as error:
+        except _FAILURES as error:
             await connection.disconnect(nowait=True)
-            raise Trouble("no answer", error) from None
+            raise _trouble("no answer", error, handled) from None
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
@@ -193,40 +273,39 @@ class AsyncLink:
             _inherited.extend(self._idle)
         self._idle, self._loop = [], loop
 
-    async def _take(self, until: float) -> Any:
+    async def _take(self, until: float, handled: BaseException | None) -> Any:
         self._move()
         while True:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                return await self._connect(until)
+                return await self._connect(until, handled)
             try:
                 if connection.is_connected and not await connection.can_read():
                     return connection
-            except Exception:
+            except _FAILURES as error:
                 # It is of no use any more, whatever it says.
-                pass
+                interrupt = interrupt_in(error, handled)
+                if interrupt is not None:
+                    raise interrupt from None
             await connection.disconnect(nowait=True)
 
-    async def _connect(self, until: float) -> Any:
+    async def _connect(self, until: float, handled: BaseException | None) -> Any:
         left = until - time.monotonic()
         if left <= 0:
             raise Trouble("not sent", "there was no time to connect")
-        connection = None
+        left = min(left, self._connect_timeout)
+        # The whole is bounded below; afterwards each answer is by itself.
+        connection = self._class(**{**self._settings, "socket_timeout": None, "socket_connect_timeout": left})
         try:
-            limits = {"socket_timeout": left, "socket_connect_timeout": min(left, self._connect_timeout)}
-            connection = self._class(**{**self._settings, **limits})
-            await connection.connect()
-        except Exception as error:
-            if connection is not None:
-                await connection.disconnect(nowait=True)
-            raise Trouble("not sent", error) from None
+            # To connect, to log in and what else comes before the first request.
+            await asyncio.wait_for(connection.connect(), left)
+        except _FAILURES as error:
+            await connection.disconnect(nowait=True)
+            raise _trouble("not sent", error, handled) from None
         except BaseException:
-            if connection is not None:
-                await connection.disconnect(nowait=True)
+            await connection.disconnect(nowait=True)
             raise
-        # From now on each answer is bounded by itself.
-        connection.socket_timeout = None
         return connection
 
     async def aclose(self) -> None:
