@@ -208,6 +208,16 @@ def test_a_result_can_be_a_failure() -> None:
     assert bench.refusal().retry_after_ms == 90_000
 
 
+@pytest.mark.parametrize("classify", [lambda status: 1 / 0, lambda status: "well"])
+def test_a_classifier_that_fails_is_left_out_and_the_work_counts_as_it_went(classify: Any, caplog: Any) -> None:
+    bench = Bench()
+    status, settlement = bench.breaker.execute_classified(lambda: 200, classify)
+    assert (status, settlement.disposition) == (200, Disposition.ACCEPTED)  # type: ignore[union-attr]
+    counts = bench.breaker.information().counts
+    assert (counts.total_successes, counts.total_failures) == (1, 0)
+    assert "the classifier raised, or gave no outcome" in caplog.text
+
+
 def test_an_exception_that_says_how_long_to_leave_it_alone_lengthens_the_open_time() -> None:
     class Throttled(Exception):
         retry_after_ms = 120_000

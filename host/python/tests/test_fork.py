@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from circuitry import Disposition, Factory, Outcome, StoreError
+from circuitry import Context, Disposition, Factory, Outcome, StoreError
 from circuitry.redis import RedisStore
 from servers import fresh_prefix, redis_url
 
@@ -102,3 +102,13 @@ def test_an_outage_of_the_parent_is_found_out_anew() -> None:
     healthy._node.outage.enter("db", StoreError("unavailable", "as the test says"))
     assert healthy.is_store_down
     assert in_child(lambda: (healthy.is_store_down, healthy.breaker_for("db").execute(int))) == "(False, 0)"
+
+
+def test_a_circuit_that_a_child_makes_anew_repeats_no_number_of_the_one_before() -> None:
+    factory = Factory(max_circuits=1)
+
+    def number(name: str) -> int:
+        return next(factory._node.circuit(name, Context()).starts) >> 32
+
+    before = [number("a"), number("b")]
+    assert int(in_child(lambda: number("a"))) not in before

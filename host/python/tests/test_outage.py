@@ -294,6 +294,17 @@ def test_closing_in_an_outage_says_that_a_write_may_be_lost(caplog: Any) -> None
     assert factory.close(), "it was told"
 
 
+def test_what_may_have_been_written_after_closing_in_an_outage_is_told_as_lost(caplog: Any) -> None:
+    store = ThreadStore()
+    factory = Factory(store)
+    permit = factory.breaker_for("db").start()
+    store.after_swap = once(lambda: (factory.close(), fail("unknown")()))
+    store.before_load = lambda circuit: fail("unavailable")()
+    assert permit.end(Outcome.FAILURE).local
+    assert "1 outcomes may be lost" in caplog.text
+    assert factory._node.outage._parked == []
+
+
 def test_a_closed_factory_watches_no_store() -> None:
     store = ThreadStore()
     factory = Factory(store, store_timeout_ms=100)

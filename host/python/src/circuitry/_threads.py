@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,11 +17,21 @@ from ._engine.circuit import Circuit
 from ._engine.effects import Announce, Effect, Load, Sleep, Steps, Swap, Wait
 from ._engine.node import Node
 from ._engine.permits import Hold
-from ._work import PermitBase, check_result, check_work, checked_override, context_of, judge
+from ._failures import failed_by, is_ours
+from ._work import (
+    PermitBase,
+    check_result,
+    check_work,
+    checked_override,
+    classified,
+    context_of,
+    entered_before,
+    judge,
+)
 from .context import Context
 from .errors import CircuitryError, SettingsError, StoreError, shortened
 from .memory import MemoryStore
-from .outcome import AnyOutcome, Settlement, checked_outcome
+from .outcome import AnyOutcome, Outcome, Settlement, checked_outcome
 from .settings import Options, Settings
 from .state import Information, Override, State
 from .store import Store
@@ -62,10 +73,14 @@ class _ThreadDriver:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._is_ours = is_ours(store)
         self._background: set[threading.Thread] = set()
 
     def waiter(self) -> _Waiter:
         return _Waiter()
+
+    def caller(self) -> object:
+        return threading.get_ident()
 
     def after_fork(self) -> None:
         self._background = set()
@@ -104,6 +119,7 @@ class _ThreadDriver:
 
     def run(self, steps: Steps[T]) -> T:
         """Runs steps to their end. An interrupt closes them: what is under way goes on in the background."""
+        handled = sys.exc_info()[1]
         answer: Any = None
         error: StoreError | None = None
         try:
@@ -116,13 +132,8 @@ class _ThreadDriver:
                 answer = error = None
                 try:
                     answer = self._do(effect)
-                except StoreError as failed:
-                    error = failed
                 except Exception as raised:
-                    if isinstance(effect, (Sleep, Wait)):
-                        # No store has raised it: a signal's handler has, for whoever calls.
-                        raise
-                    error = unforeseen(effect, raised)
+                    error = failed_by(effect, raised, handled, is_ours=self._is_ours)
         finally:
             steps.close()
 
@@ -140,14 +151,6 @@ class _ThreadDriver:
         waiter = effect.waiter
         assert isinstance(effect, Wait) and isinstance(waiter, _Waiter)
         return waiter.wait(effect.seconds)
-
-
-def unforeseen(effect: Effect, raised: Exception) -> StoreError:
-    """An exception that a store must not raise. Whoever swaps and raises may have written."""
-    text = f"its code raised {type(raised).__name__}: {raised}"
-    failed = StoreError("unknown" if isinstance(effect, Swap) else "other", text)
-    failed.__cause__ = raised
-    return failed
 
 
 class Factory:
@@ -249,7 +252,7 @@ class Breaker:
             try:
                 check_result(result)
             except CircuitryError:
-                permit.outcome = checked_outcome("ignored")
+                permit.outcome = Outcome.IGNORED
                 raise
             return result
 
@@ -258,12 +261,15 @@ class Breaker:
     ) -> tuple[T, Settlement | CircuitryError]:
         """Like :meth:`execute`, with ``classify`` to say what a result counts as, and with what became of the outcome.
 
-        An answer of status 503 can be a failure so. What the work raises is judged as in :meth:`execute`, and raised.
+        An answer of status 503 can be a failure so. What the work raises is judged as in :meth:`execute`, and raised. A
+        classifier that raises, or gives no outcome, is left out: that is logged, and the work counts as a success.
         """
         check_work(work, is_async=False)
         with self.permit() as permit:
             result = work()
-            permit.outcome = checked_outcome(classify(result))
+            # As what an interrupt of the classifier settles it.
+            permit.outcome = Outcome.IGNORED
+            permit.outcome = classified(self._circuit, classify, result)
             try:
                 return result, permit.end(permit.outcome)
             except CircuitryError as error:
@@ -271,7 +277,8 @@ class Breaker:
 
     def permit(self) -> Scope:
         """``with breaker.permit() as permit:`` starts, and ends as the block ends: an exception is judged as in
-        :meth:`execute`. Set ``permit.outcome`` in the block to say it yourself."""
+        :meth:`execute`. Set ``permit.outcome`` in the block to say it yourself. Call it for each block: one that is
+        entered a second time, or by a second thread, raises :class:`ArgumentError`."""
         return Scope(self)
 
     def guard(self, work: Callable[P, T]) -> Callable[P, T]:
@@ -336,8 +343,9 @@ class Permit(PermitBase):
     def end(self, outcome: AnyOutcome | str) -> Settlement:
         """Settles the permit, once; says what became of the outcome.
 
-        Waits at most about the store's timeout; ``Disposition.UNSETTLED`` then says that the settling goes on. A store
-        that is down is no error: the outcome is then settled as ``store_failure`` says. Raises a
+        Waits at most about the store's timeout; ``Disposition.UNSETTLED`` then says that the settling goes on, and at
+        once where a state-change callback or a trip function ends work of the circuit that it is told of. A store that
+        is down is no error: the outcome is then settled as ``store_failure`` says. Raises a
         :class:`CircuitryError` when the record cannot be read or the component failed.
         """
         outcome = checked_outcome(outcome)
@@ -347,22 +355,26 @@ class Permit(PermitBase):
 
 
 class Scope:
-    """A ``with`` block around work; see :meth:`Breaker.permit`."""
+    """One ``with`` block around work; see :meth:`Breaker.permit`."""
 
     def __init__(self, breaker: Breaker) -> None:
         self._breaker = breaker
-        self._permits: list[Permit] = []
+        # Taken once, by one thread.
+        self._entry = iter((True,))
+        self._permit: Permit | None = None
 
     def __enter__(self) -> Permit:
-        permit = self._breaker.start()
-        self._permits.append(permit)
+        if not next(self._entry, False):
+            raise entered_before()
+        permit = self._permit = self._breaker.start()
         return permit
 
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        permit, breaker = self._permits.pop(), self._breaker
-        if permit._hold.is_settled:
+        permit, breaker = self._permit, self._breaker
+        self._permit = None
+        if permit is None or permit._hold.is_settled:
             return
         node, circuit = breaker._node, breaker._circuit
         outcome = permit.outcome

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import inspect
 import logging
-from typing import Any
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from ._engine.circuit import Circuit
 from ._engine.node import Node
 from ._engine.permits import Hold
+from ._interrupts import interrupt_in
 from .context import Context
 from .errors import ArgumentError, CircuitRefused, StoreError, shortened
 from .outcome import AnyOutcome, Outcome, checked_outcome
 from .state import Override, OverrideKind
+
+T = TypeVar("T")
 
 _log = logging.getLogger("circuitry")
 
@@ -28,10 +33,29 @@ def judge(node: Node, circuit: Circuit, base: str, error: BaseException | None) 
     matcher = matchers.get(base, node.settings.fallback_error_matcher)
     try:
         return checked_outcome(matcher(error))
-    except Exception:
+    except Exception as raised:
+        if interrupt_in(raised, error) is not None:
+            raise
         # The work did fail.
         _log.exception("circuit `%s`: the error matcher raised, or gave no outcome", shortened(circuit.name))
         return Outcome.FAILURE
+
+
+def classified(circuit: Circuit, classify: Callable[[T], AnyOutcome], result: T) -> AnyOutcome:
+    """What a result counts as. A classifier that raises is left out: the work went as it did."""
+    handled = sys.exc_info()[1]
+    try:
+        return checked_outcome(classify(result))
+    except Exception as raised:
+        if interrupt_in(raised, handled) is not None:
+            raise
+        _log.exception("circuit `%s`: the classifier raised, or gave no outcome", shortened(circuit.name))
+        return Outcome.SUCCESS
+
+
+def entered_before() -> ArgumentError:
+    """A block is around one piece of work."""
+    return ArgumentError("permit", "its block was entered before: call `permit()` for each `with`")
 
 
 def context_of(context: Context | None, tenant: str | None) -> Context:

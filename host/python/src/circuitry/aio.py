@@ -20,8 +20,9 @@ from ._engine.circuit import Circuit
 from ._engine.effects import Announce, Effect, Load, Sleep, Steps, Swap, Wait
 from ._engine.node import Node
 from ._engine.permits import Admitted, Hold
-from ._threads import check_store, unforeseen
-from ._work import PermitBase, check_work, checked_override, context_of, judge
+from ._failures import failed_by, is_ours
+from ._threads import check_store
+from ._work import PermitBase, check_work, checked_override, classified, context_of, entered_before, judge
 from .context import Context
 from .errors import ArgumentError, CircuitryError, StoreError, shortened
 from .memory import AsyncMemoryStore
@@ -86,6 +87,7 @@ class _AsyncDriver:
 
     def __init__(self, store: AsyncStore) -> None:
         self._store = store
+        self._is_ours = is_ours(store)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self.restart: Callable[[], None] = lambda: None
@@ -105,6 +107,12 @@ class _AsyncDriver:
 
     def waiter(self) -> _Waiter:
         return _Waiter(self.loop())
+
+    def caller(self) -> object:
+        try:
+            return asyncio.current_task()
+        except RuntimeError:
+            return None
 
     def after_fork(self) -> None:
         self._loop = None
@@ -158,6 +166,7 @@ class _AsyncDriver:
 
     async def drive(self, steps: Steps[T]) -> T:
         """Runs steps in this task. A cancel closes them: what is under way goes on in another."""
+        handled = sys.exc_info()[1]
         answer: Any = None
         error: StoreError | None = None
         try:
@@ -170,12 +179,9 @@ class _AsyncDriver:
                 answer = error = None
                 try:
                     answer = await self._do(effect)
-                except StoreError as failed:
-                    error = failed
-                except (asyncio.TimeoutError, TimeoutError) as late:
-                    error = _late(effect, late)
                 except Exception as raised:
-                    error = unforeseen(effect, raised)
+                    late = _late(effect) if isinstance(raised, (asyncio.TimeoutError, TimeoutError)) else None
+                    error = failed_by(effect, raised, handled, is_ours=self._is_ours, late=late)
         finally:
             steps.close()
 
@@ -200,13 +206,10 @@ class _AsyncDriver:
         return waiter.future.done()
 
 
-def _late(effect: Effect, late: BaseException) -> StoreError:
+def _late(effect: Effect) -> StoreError:
     if isinstance(effect, Swap):
-        error = StoreError("unknown", "a swap was not answered within the store's timeout")
-    else:
-        error = StoreError("unavailable", "a load was not answered within the store's timeout")
-    error.__cause__ = late
-    return error
+        return StoreError("unknown", "a swap was not answered within the store's timeout")
+    return StoreError("unavailable", "a load was not answered within the store's timeout")
 
 
 class AsyncFactory:
@@ -295,7 +298,9 @@ class AsyncBreaker:
         check_work(work, is_async=True)
         async with self.permit() as permit:
             result = await work()
-            permit.outcome = checked_outcome(classify(result))
+            # As what an interrupt of the classifier settles it.
+            permit.outcome = Outcome.IGNORED
+            permit.outcome = classified(self._circuit, classify, result)
             try:
                 return result, await permit.end(permit.outcome)
             except CircuitryError as error:
@@ -367,22 +372,26 @@ class AsyncPermit(PermitBase):
 
 
 class AsyncScope:
-    """An ``async with`` block around work; see :meth:`AsyncBreaker.permit`."""
+    """One ``async with`` block around work; see :meth:`AsyncBreaker.permit`."""
 
     def __init__(self, breaker: AsyncBreaker) -> None:
         self._breaker = breaker
-        self._permits: list[AsyncPermit] = []
+        # Taken once, by one task.
+        self._entry = iter((True,))
+        self._permit: AsyncPermit | None = None
 
     async def __aenter__(self) -> AsyncPermit:
-        permit = await self._breaker.start()
-        self._permits.append(permit)
+        if not next(self._entry, False):
+            raise entered_before()
+        permit = self._permit = await self._breaker.start()
         return permit
 
     async def __aexit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        permit, breaker = self._permits.pop(), self._breaker
-        if permit._hold.is_settled:
+        permit, breaker = self._permit, self._breaker
+        self._permit = None
+        if permit is None or permit._hold.is_settled:
             return
         node, circuit = breaker._node, breaker._circuit
         outcome = permit.outcome

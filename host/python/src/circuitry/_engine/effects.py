@@ -76,6 +76,10 @@ class Driver(Protocol):
         """Runs steps in the background: nobody waits for them, and what they raise is logged. Says whether it does."""
         ...
 
+    def caller(self) -> object:
+        """Who runs the steps now: a thread, or a task."""
+        ...
+
     def announces(self) -> bool:
         """Whether the store tells others of changes."""
         ...

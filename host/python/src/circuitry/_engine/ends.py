@@ -71,9 +71,12 @@ class Ends:
     """The outcomes that wait to be settled on one record."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # A finalizer may run, and take it, in a thread that holds it.
+        self._lock = threading.RLock()
         self._waiting: list[Ended] = []
         self._settling = False
+        # Who settles just now: a thread, or a task. What it ends meanwhile it cannot wait for.
+        self.led_by: object = None
 
     def push(self, ended: Ended) -> None:
         """Adds an outcome; who ended it leads where nobody else does."""

@@ -72,9 +72,14 @@ class Exchange:
         self._node = node
         self._token = node.token(operation)
         self._known = known
-        # The lowest revision that a swap was based on whose fate is unknown.
+        # The lowest revision that a swap was based on whose fate is unknown: until its answer is taken.
         self._retry_of: int | None = None
-        self.is_answered = False
+        self._answer: Answer | None = None
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether its answer is known."""
+        return self._answer is not None
 
     def outcomes(self) -> int:
         """How many outcomes it carries."""
@@ -91,11 +96,13 @@ class Exchange:
 
         May be run again after an error: it is the same call, and is applied once.
         """
+        if self._answer is not None:
+            return self._answer
         tries = 0
         while True:
             try:
                 answer = yield from self._attempt(deadline)
-                self.is_answered = True
+                self._answer = answer
                 if answer[0] in ("overridden", "cleared") or transitions_of(answer):
                     self._node.tell_watchers(self.circuit)
                 return answer
@@ -153,6 +160,8 @@ class Exchange:
                     continue
                 answer: Answer = decided["answer-if-stored"]
                 if answer[0] == "failed":
+                    # So it was answered.
+                    self._retry_of = None
                     raise failure(circuit.name, answer[1])
                 self._learn_grant(answer, seen, before)
                 return answer
@@ -171,19 +180,19 @@ class Exchange:
         return loaded
 
     def _swap(self, expected: bytes | None, write: Any, deadline: Deadline) -> Steps[Any]:
-        is_known = False
+        unsure = self._retry_of
+        based_on: int = write["based-on"]
+        # From now on, and after it is stored until the answer is taken: an interrupt may come at any moment.
+        self._retry_of = based_on if unsure is None else min(unsure, based_on)
         try:
             swapped = yield from swap(self.circuit.name, expected, write["value"], write["ttl-ms"], deadline)
-            is_known = True
-            return swapped
         except (StoreError, BusyError):
-            is_known = True
+            # Nothing was written.
+            self._retry_of = unsure
             raise
-        finally:
-            if not is_known:
-                # No answer, or nobody to take it any more.
-                based_on: int = write["based-on"]
-                self._retry_of = based_on if self._retry_of is None else min(self._retry_of, based_on)
+        if isinstance(swapped, Conflict):
+            self._retry_of = unsure
+        return swapped
 
     def _learn_time(self, seen: Loaded) -> None:
         if seen.now_ms is not None:

@@ -6,6 +6,7 @@ Invariant: what somebody is given was asked for after he came. So strict stays s
 from __future__ import annotations
 
 import threading
+import time
 
 from ..errors import StoreError
 from ..store import Loaded
@@ -13,52 +14,57 @@ from .deadline import Deadline
 from .effects import Driver, Sleep, Steps, Wait, Waiter
 from .store_steps import load
 
+# So long after its deadline a load is over: who led it is gone, whatever has become of him.
+_GRACE = 0.1
 
-class _Waiting:
-    __slots__ = ("answer", "leads", "waiter")
 
-    def __init__(self, waiter: Waiter) -> None:
-        self.waiter = waiter
-        self.answer: Loaded | StoreError | None = None
+class _Caller:
+    """One who loads: alone, in a round that he leads, or in that of another."""
+
+    __slots__ = ("answer", "is_alone", "is_told", "leads", "round", "until", "waiter")
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.waiter: Waiter | None = None
+        self.is_alone = False
         self.leads = False
+        # Those who load with him, where he leads.
+        self.round: list[_Caller] = []
+        self.is_told = False
+        self.answer: Loaded | StoreError | None = None
 
 
 class Gathering:
     """Those of one circuit who load. Who comes alone asks for himself. Who comes meanwhile waits for a *round*, which
-    begins after he came, with all who wait by then; one of them leads it, and then another the next."""
+    begins after he came, with all who wait by then; one of them leads it, and then another the next.
+
+    An interrupt may come between any two steps, also as somebody leaves. So nobody is waited for beyond his deadline:
+    who waits then takes the lead himself.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._alone = False
-        self._rounds = False
-        self._waiting: list[_Waiting] = []
+        # A finalizer may run, and take it, in a thread that holds it.
+        self._lock = threading.RLock()
+        # Until when somebody loads alone, and until when somebody leads; 0 where nobody does.
+        self._alone_until = 0.0
+        self._led_until = 0.0
+        self._waiting: list[_Caller] = []
 
     def load(self, driver: Driver, circuit: str, deadline: Deadline) -> Steps[Loaded]:
         """Loads the entry together with whoever asks for it at the same time."""
-        with self._lock:
-            own: _Waiting | None = None
-            if not self._alone and not self._rounds:
-                self._alone = True
-            else:
-                own = _Waiting(driver.waiter())
-                own.leads = not self._rounds
-                self._rounds = True
-                self._waiting.append(own)
-        if own is None:
-            try:
+        own = _Caller(deadline.at + _GRACE)
+        try:
+            self._come(own, driver)
+            while not (own.is_alone or own.leads or own.is_told) and deadline.left() > 0:
+                assert own.waiter is not None
+                yield Wait(own.waiter, min(deadline.left(), max(0.0, self._led_until - time.monotonic())))
+                self._take_over(own)
+            if own.is_alone:
                 return (yield from load(circuit, deadline))
-            finally:
-                self._alone = False
-        if not own.leads:
-            try:
-                yield Wait(own.waiter, deadline.left())
-            except GeneratorExit:
-                if self._leave(own):
-                    self._end([], None, own)
-                raise
+            if own.leads:
+                return (yield from self._lead(own, circuit, deadline))
+        finally:
             self._leave(own)
-        if own.leads:
-            return (yield from self._lead(own, circuit, deadline))
         if isinstance(own.answer, Loaded):
             return own.answer
         if own.answer is not None:
@@ -66,39 +72,59 @@ class Gathering:
         # Whoever led was interrupted, or took too long.
         return (yield from load(circuit, deadline))
 
-    def _leave(self, own: _Waiting) -> bool:
-        """Waits no longer; says whether the lead has been handed over meanwhile."""
+    def _come(self, own: _Caller, driver: Driver) -> None:
+        now = time.monotonic()
         with self._lock:
-            if not own.leads and own in self._waiting:
-                self._waiting.remove(own)
-            return own.leads
+            is_led = now < self._led_until
+            if not is_led and now >= self._alone_until and not self._waiting:
+                own.is_alone = True
+                self._alone_until = own.until
+                return
+            own.waiter = driver.waiter()
+            self._waiting.append(own)
+            if not is_led:
+                self._let_lead(own)
 
-    def _lead(self, own: _Waiting, circuit: str, deadline: Deadline) -> Steps[Loaded]:
-        round_: list[_Waiting] = []
-        answer: Loaded | StoreError | None = None
+    def _let_lead(self, caller: _Caller) -> None:
+        caller.leads = True
+        self._led_until = caller.until
+
+    def _take_over(self, own: _Caller) -> None:
+        """Leads where whoever led is overdue."""
+        with self._lock:
+            if not (own.leads or own.is_told) and time.monotonic() >= self._led_until:
+                self._let_lead(own)
+
+    def _lead(self, own: _Caller, circuit: str, deadline: Deadline) -> Steps[Loaded]:
+        # Those who are about to come, too.
+        yield Sleep(0)
+        with self._lock:
+            own.round, self._waiting = self._waiting, []
         try:
-            # Those who are about to come, too.
-            yield Sleep(0)
-            with self._lock:
-                round_, self._waiting = self._waiting, []
-            answer = yield from load(circuit, deadline)
-            return answer
+            own.answer = yield from load(circuit, deadline)
+            return own.answer
         except StoreError as error:
-            answer = error
+            own.answer = error
             raise
-        finally:
-            self._end(round_, answer, own)
 
-    def _end(self, round_: list[_Waiting], answer: Loaded | StoreError | None, own: _Waiting) -> None:
+    def _leave(self, own: _Caller) -> None:
+        """Loads no longer: tells his round, and hands the lead over."""
         with self._lock:
-            for waiting in round_:
-                waiting.answer = answer
+            if own.is_alone:
+                own.is_alone = False
+                self._alone_until = 0.0
             if own in self._waiting:
                 self._waiting.remove(own)
-            self._rounds = bool(self._waiting)
-            if self._rounds:
-                self._waiting[0].leads = True
-                round_ = [*round_, self._waiting[0]]
-        for waiting in round_:
-            if waiting is not own:
-                waiting.waiter.set()
+            told, own.round = own.round, []
+            for caller in told:
+                caller.answer = own.answer
+                caller.is_told = True
+            if own.leads:
+                own.leads = False
+                self._led_until = 0.0
+                if self._waiting:
+                    self._let_lead(self._waiting[0])
+                    told = [*told, self._waiting[0]]
+        for caller in told:
+            if caller is not own and caller.waiter is not None:
+                caller.waiter.set()

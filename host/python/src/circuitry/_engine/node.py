@@ -7,11 +7,13 @@ import logging
 import os
 import random
 import secrets
+import sys
 import threading
 import weakref
 from collections import OrderedDict
 from typing import Any, Literal
 
+from .._interrupts import interrupt_in
 from .._wasm.component import Component, will_trip_by
 from ..clock import StoreClock
 from ..context import Context
@@ -71,19 +73,21 @@ class Node:
         self.is_closed = False
         self._circuits: weakref.WeakValueDictionary[str, Circuit] = weakref.WeakValueDictionary()
         self._lately: OrderedDict[str, Circuit] = OrderedDict()
+        # Goes on in a forked child, which has its parent's circuits.
+        self._circuits_made = itertools.count()
         self.outage = Outage(self)
         self._begin()
         _nodes.add(self)
 
     def _begin(self) -> None:
         """What no two processes may share: a forked child begins it anew."""
-        self._lock = threading.Lock()
+        # A finalizer may run, and take it, in a thread that holds it.
+        self._lock = threading.RLock()
         self._closing: set[Waiter] = set()
         self._id = secrets.randbits(64)
         # Names this process on records of its own, so that no place there is taken for one on the shared record.
         self._local_id = secrets.randbits(64)
         self._sequence = itertools.count(1)
-        self._circuits_made = itertools.count()
         self.pid = os.getpid()
         # Without a name of the user's, a vote is told apart for as long as this process lives.
         self.vote_as = self.settings.node_id or f"unnamed-{self._id:016x}"
@@ -197,8 +201,15 @@ class Node:
 
     def finish_later(self, exchange: Exchange) -> None:
         """Sees to it that a call whose write may have happened is applied once and told."""
-        if not self.outage.park(exchange):
+        if not self._park(exchange):
             self.driver.spawn(self.settle_parked(exchange))
+
+    def _park(self, exchange: Exchange) -> bool:
+        is_parked = self.outage.park(exchange)
+        if is_parked and self.is_closed:
+            # Nobody watches for the store's return any more, so it is told as lost.
+            self.outage.drop_parked()
+        return is_parked
 
     def ask_fallback(self, circuit: Circuit, operation: Operation, records: Table) -> Asked:
         """Asks as the settings say for when the store is down."""
@@ -255,7 +266,7 @@ class Node:
         while not self.is_closed:
             # While the store is down only its watch asks it: what goes on before the outage has ended would end on the
             # local record.
-            if self.outage.park(exchange):
+            if self._park(exchange):
                 return None
             try:
                 answer = yield from exchange.run(Deadline(self.patience))
@@ -307,9 +318,12 @@ class Node:
                 transition,
                 local,
             )
+            handled = sys.exc_info()[1]
             try:
                 callback(change)
-            except Exception:
+            except Exception as raised:
+                if interrupt_in(raised, handled) is not None:
+                    raise
                 # A listener that raises must not break the call that it listens to.
                 _log.exception("circuit `%s`: the state-change callback raised", shortened(circuit.name))
 

@@ -44,7 +44,8 @@ class Outage:
 
     def begin(self) -> None:
         """In a forked child everything begins anew: whoever watches the store is not there."""
-        self._lock = threading.Lock()
+        # A finalizer may run, and take it, in a thread that holds it.
+        self._lock = threading.RLock()
         self.is_down = False
         self.records = Table(self._clock)
         self._left_at: float | None = None

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 from typing import TYPE_CHECKING, Any
 
+from .._interrupts import interrupt_in
 from ..errors import BusyError, CircuitryError, ComponentError, ContentionError, ForgottenError, StoreError, shortened
 from ..outcome import AnyOutcome, Disposition, Settlement
 from . import ballot
@@ -15,7 +17,7 @@ from .circuit import Circuit
 from .deadline import Deadline
 from .effects import Sleep, Steps, Wait
 from .ends import Batch, Ended, Ends
-from .exchange import Exchange, wrong_answer
+from .exchange import Answer, Exchange, wrong_answer
 from .node import Node, is_outage, lost
 
 if TYPE_CHECKING:
@@ -48,7 +50,8 @@ def settle(
                 yield from _lead(node, circuit, own, ended, deadline)
                 continue
             left = deadline.left()
-            if left <= 0:
+            if left <= 0 or (ends.led_by is not None and ends.led_by == node.driver.caller()):
+                # A callback or a trip function has ended it: who leads settles it next, and nobody can wait for that.
                 break
             yield Wait(ended.waiter, left)
             if ended.leads and ended.answer is None:
@@ -126,7 +129,10 @@ class _Settling:
         batch = self._batch
         if batch is None:
             return True
+        ends = _ends(self._circuit, self._own)
+        handled = sys.exc_info()[1]
         try:
+            ends.led_by = self._node.driver.caller()
             if self._own is not None:
                 # A record in memory settles it before the first step, so it is not gone on with.
                 self._batch = None
@@ -140,13 +146,15 @@ class _Settling:
         except GeneratorExit:
             raise
         except BaseException as error:
-            if not isinstance(error, Exception) and until is not None:
+            if until is not None and interrupt_in(error, handled) is not None:
                 # It interrupts the one who leads; the settling goes on without him.
                 raise
             # What must not happen fails this batch, and not the circuit for ever.
             _log.exception("circuit `%s`: outcomes could not be settled", shortened(self._circuit.name))
             batch.settle_all(ComponentError(f"the settling ended early: {error}"))
             return True
+        finally:
+            ends.led_by = None
 
     def _run(self, batch: Batch, until: Deadline | None) -> Steps[bool]:
         node, circuit = self._node, self._circuit
@@ -173,8 +181,7 @@ class _Settling:
             else:
                 if answer[0] != "settled":
                     raise wrong_answer()
-                node.announce(circuit, answer, local=False)
-                batch.settle(answer[1]["dispositions"], local=False)
+                self._tell(batch, answer, local=False)
                 return True
         if self._exchange is not None and self._exchange.may_have_written():
             node.finish_later(self._exchange)
@@ -189,5 +196,12 @@ class _Settling:
         answer = node.ask_locally(circuit, End(batch.completions), node.outage.records)
         if answer[0] != "settled":
             raise wrong_answer()
-        node.announce(circuit, answer, local=True)
-        return batch.settle(answer[1]["dispositions"], local=True)
+        return self._tell(batch, answer, local=True)
+
+    def _tell(self, batch: Batch, answer: Answer, *, local: bool) -> None:
+        """Tells of the changes, and everybody what became of his outcome; also where the callback is interrupted."""
+        self._batch = None
+        try:
+            self._node.announce(self._circuit, answer, local=local)
+        finally:
+            batch.settle(answer[1]["dispositions"], local=local)
