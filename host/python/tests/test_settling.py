@@ -619,7 +619,10 @@ async def test_a_cancelled_start_gives_its_place_back() -> None:
         await asyncio.sleep(0.001)
     information = await breaker.information()
     assert (information.state, information.probes) == (State.HALF_OPEN, ())
-    assert (await breaker.start()).is_probe
+    probe = await breaker.start()
+    assert probe.is_probe
+    await probe.end(Outcome.SUCCESS)
+    assert await factory.aclose(), "no renewal goes on"
 
 
 async def test_a_store_that_hangs_is_bounded_by_the_timeout() -> None:
