@@ -7,6 +7,7 @@
 //! - [`hostile`]: input that nobody sends who means well
 //! - [`outages`]: a store that is down, stands still, or answers nonsense
 //! - [`load`]: the gateway under many connections
+//! - [`readmes`]: the commands in the READMEs
 
 mod circuits;
 mod client;
@@ -15,6 +16,7 @@ mod load;
 mod messages;
 mod outages;
 mod process;
+mod readmes;
 #[allow(dead_code, reason = "the fleet's tests use the rest")]
 #[path = "../fleet/servers.rs"]
 mod servers;

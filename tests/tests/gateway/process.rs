@@ -34,21 +34,29 @@ impl Gateway {
         Self::reusing("100", variables)
     }
 
+    /// Starts it by a line of the shell, which calls `wasmtime` in the folder of the components.
+    pub(crate) fn by_shell(line: &str) -> Self {
+        let mut command = Command::new("sh");
+        // In the shell's place, so that it is ended with the test.
+        command.current_dir(components()).arg("-c").arg(format!("exec {line}"));
+        Self::spawn(command)
+    }
+
     /// The same, where an instance serves so many requests.
     pub(crate) fn reusing(reuse: &str, variables: &[(&str, String)]) -> Self {
-        let wasmtime = std::env::var_os("CIRCUITRY_TEST_WASMTIME").unwrap_or_else(|| {
-            panic!("CIRCUITRY_TEST_WASMTIME is not set: run `cargo xtask test`, which installs wasmtime")
-        });
-        let component =
-            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../host/component/gateway-redis.wasm");
-        let mut command = Command::new(wasmtime);
+        let mut command = Command::new(wasmtime());
         // As the gateway's README has it.
         command.args(["serve", "-S", "cli,inherit-network,tcp", "-O", "pooling-allocator=n"]);
         command.args(["--max-instance-reuse-count", reuse, "--addr", "127.0.0.1:0"]);
         for (name, value) in variables {
             command.arg("--env").arg(format!("{name}={value}"));
         }
-        command.arg(component).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.arg(components().join("gateway-redis.wasm"));
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("wasmtime starts");
         let (tell, told) = mpsc::channel();
         let lines = Arc::new(Mutex::new(Vec::new()));
@@ -93,6 +101,19 @@ impl Gateway {
             .collect();
         assert!(faults.is_empty(), "{faults:?}");
     }
+}
+
+/// The stock program.
+pub(crate) fn wasmtime() -> PathBuf {
+    let program = std::env::var_os("CIRCUITRY_TEST_WASMTIME");
+    let program = program.unwrap_or_else(|| {
+        panic!("CIRCUITRY_TEST_WASMTIME is not set: run `cargo xtask test`, which installs wasmtime")
+    });
+    program.into()
+}
+
+fn components() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../host/component")
 }
 
 impl Drop for Gateway {
