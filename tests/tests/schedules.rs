@@ -338,6 +338,42 @@ fn echo(wire: &SharedWire) -> driving::Driver {
     }))
 }
 
+/// A driver that ends when all is over, and leaves unanswered what it has been given by then. The client's queue is closed with it,
+/// but who had a place in it already still puts his request there: see [`late_request`].
+fn closing(wire: &SharedWire) -> driving::Driver {
+    let wire = wire.clone();
+    Box::pin(poll_fn(move |context| {
+        let mut state = wire.lock().unwrap();
+        if !state.is_over {
+            state.driver = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        let mut told = Vec::new();
+        for number in std::mem::take(&mut state.given) {
+            state.is_answered[number] = true;
+            told.push(state.wakers[number].take());
+        }
+        drop(state);
+        told.into_iter().for_each(wake);
+        Poll::Ready(())
+    }))
+}
+
+/// A request, as the client makes it: first it has a place in the queue, and then it is put there.
+fn late_request(wire: &SharedWire, number: usize) -> impl Future<Output = ()> + Unpin + use<> {
+    let (wire, mut request) = (wire.clone(), request(wire, number));
+    let mut has_place = false;
+    poll_fn(move |context| {
+        if !has_place {
+            if wire.lock().unwrap().is_over {
+                return Poll::Ready(());
+            }
+            has_place = true;
+        }
+        Pin::new(&mut request).poll(context)
+    })
+}
+
 /// The wakers lead back to it.
 fn take_apart(wire: &SharedWire, shared: &driving::Shared) {
     shared.close();
@@ -380,6 +416,35 @@ fn whoever_waits_on_a_connection_is_answered_though_another_leaves() {
         leaver.join().unwrap();
         end(&wire);
         tasks.join().unwrap();
+        take_apart(&wire, &shared);
+    });
+}
+
+#[test]
+fn whoever_comes_to_a_connection_that_is_just_closed_does_not_wait_for_it() {
+    all_schedules(2, || {
+        let wire = SharedWire::default();
+        let shared = Arc::new(driving::Shared::new(closing(&wire)));
+        let tasks = {
+            let (wire, shared) = (wire.clone(), shared.clone());
+            poll_fn(move |context| {
+                wire.lock().unwrap().task = Some(context.waker().clone());
+                shared.poll_in_task(context)
+            })
+        };
+        let tasks = thread::spawn(move || block_on(tasks));
+        let closer = {
+            let wire = wire.clone();
+            thread::spawn(move || {
+                let mut state = wire.lock().unwrap();
+                state.is_over = true;
+                let driver = state.driver.take();
+                drop(state);
+                wake(driver);
+            })
+        };
+        block_on(shared.wait(late_request(&wire, 0)));
+        [closer, tasks].into_iter().for_each(|other| other.join().unwrap());
         take_apart(&wire, &shared);
     });
 }

@@ -6,12 +6,14 @@
 //! noticed at once.
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, Pipeline, RedisResult, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, Pipeline, RedisError, RedisResult, Value};
 use tokio::net::TcpStream;
+use tokio::task::coop::unconstrained;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
@@ -67,12 +69,19 @@ impl Driven {
     }
 
     pub(super) async fn send_one(&mut self, command: &Cmd) -> RedisResult<Value> {
-        self.shared.wait(self.connection.req_packed_command(command)).await
+        let sent = unconstrained(self.connection.req_packed_command(command));
+        self.shared.wait(sent).await.unwrap_or_else(|| Err(closed()))
     }
 
     pub(super) async fn send_all(&mut self, commands: &Pipeline, answers: usize) -> RedisResult<Vec<Value>> {
-        self.shared.wait(self.connection.req_packed_commands(commands, 0, answers)).await
+        let sent = unconstrained(self.connection.req_packed_commands(commands, 0, answers));
+        self.shared.wait(sent).await.unwrap_or_else(|| Err(closed()))
     }
+}
+
+/// The same error as the client's own.
+fn closed() -> RedisError {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the connection was closed").into()
 }
 
 impl Drop for Task {

@@ -5,6 +5,9 @@
 //!
 //! Invariant: **no wake of the driver is lost.** Whoever is woken for it drives, or hands the wake on when he leaves; whoever finds
 //! it being driven leaves word, and who drives looks for that after he has let go.
+//!
+//! Invariant: **nobody waits for a driver that has ended.** A request that is handed over just when the driver ends may lie in the
+//! client's queue for as long as anybody has the connection, unseen and unanswered. So whoever waits is woken at the end, and leaves.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -80,7 +83,8 @@ impl Shared {
         if self.is_closed() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Waits for `sent`, which hands a request to the driver when it is polled first.
+    /// Waits for `sent`, which hands a request to the driver when it is polled first; `None` where the driver has ended and left
+    /// it unanswered. `sent` is to be ready as soon as its answer is there.
     pub(crate) fn wait<F: Future + Unpin>(self: &Arc<Self>, sent: F) -> Sending<'_, F> {
         let request = Request { state: Mutex::new(RequestState::default()) };
         Sending { shared: self, sent, request: Arc::new(request), is_waiting: false }
@@ -95,6 +99,7 @@ impl Shared {
     fn drive(self: &Arc<Self>) {
         // Always by an exchange: whoever finds the lock taken has then left word before the other looks, or sees it free.
         self.again.swap(true, Ordering::AcqRel);
+        let mut has_closed = false;
         loop {
             {
                 let mut driver = match self.driver.try_lock() {
@@ -115,8 +120,18 @@ impl Shared {
                     });
                     if ended {
                         *driver = None;
-                        self.is_closed.store(true, Ordering::SeqCst);
+                        has_closed = !self.is_closed.swap(true, Ordering::SeqCst);
                     }
+                }
+            }
+            if std::mem::take(&mut has_closed) {
+                // Whoever comes from now on sees for himself.
+                let waiting = lock(&self.waiting);
+                let (requests, task) = (waiting.requests.clone(), waiting.task.clone());
+                drop(waiting);
+                requests.iter().for_each(Wake::wake_by_ref);
+                if let Some(task) = task {
+                    task.wake();
                 }
             }
             if !self.again.fetch_or(false, Ordering::AcqRel) {
@@ -230,7 +245,7 @@ pub(crate) struct Sending<'a, F> {
 }
 
 impl<F: Future + Unpin> Future for Sending<'_, F> {
-    type Output = F::Output;
+    type Output = Option<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let own = &mut *self;
@@ -242,9 +257,13 @@ impl<F: Future + Unpin> Future for Sending<'_, F> {
         let waker = Waker::from(own.request.clone());
         for _ in 0..ROUNDS_MAX {
             lock(&own.request.state).is_answered = false;
+            let is_closed = own.shared.is_closed();
             // The first time this hands the request to the driver.
             if let Poll::Ready(answer) = Pin::new(&mut own.sent).poll(&mut Context::from_waker(&waker)) {
-                return Poll::Ready(answer);
+                return Poll::Ready(Some(answer));
+            }
+            if is_closed {
+                return Poll::Ready(None);
             }
             lock(&own.request.state).is_to_drive = false;
             own.shared.drive();
