@@ -33,6 +33,8 @@ use crate::state::{Information, OverrideKind, State, Transition};
 pub(crate) struct OwnRecord {
     /// The era of the shared record that it belongs to.
     era: u64,
+    /// The first start that has begun after it.
+    first_after: u64,
     in_force: Arc<CircuitSettings>,
     /// The settings in force, without the quorum.
     rules: Arc<CircuitSettings>,
@@ -42,14 +44,20 @@ pub(crate) struct OwnRecord {
 }
 
 impl OwnRecord {
-    fn begin(node: &Node, era: u64, in_force: Arc<CircuitSettings>) -> Self {
+    fn begin(node: &Node, era: u64, first_after: u64, in_force: Arc<CircuitSettings>) -> Self {
         let rules = Arc::new(CircuitSettings { quorum: None, ..(*in_force).clone() });
         let record = MemoryStore::with_clock(node.clock.clone());
-        Self { era, in_force, rules, record, ends: Arc::default() }
+        Self { era, first_after, in_force, rules, record, ends: Arc::default() }
     }
 
     pub(crate) fn belongs_to(&self, era: u64, in_force: &Arc<CircuitSettings>) -> bool {
         self.era == era && (Arc::ptr_eq(&self.in_force, in_force) || self.in_force == *in_force)
+    }
+
+    /// Whether the start of that number began before this record and was answered late, by an era that is over. One that began after
+    /// it has seen what is now: eras go back too, after an outage or where a store was restored.
+    pub(crate) fn outdates(&self, era: u64, number: u64) -> bool {
+        era < self.era && number < self.first_after
     }
 
     /// Asks the own record. Memory does not fail, but calls may race and instances may be taken.
@@ -81,14 +89,16 @@ impl OwnRecord {
     }
 }
 
-/// Asks the node's own record too, where the shared one of the era `era` has admitted a start.
+/// Asks the node's own record too, where the shared one of the era `era` has admitted the start of that number.
 pub(crate) async fn start(
     node: &Arc<Node>,
     circuit: &Arc<Circuit>,
     era: u64,
     in_force: &Arc<CircuitSettings>,
+    number: u64,
 ) -> Result<(Arc<OwnRecord>, Result<Leave, Refusal>), Error> {
-    let own = circuit.own_record(era, in_force, || OwnRecord::begin(node, era, in_force.clone()));
+    let begin = |first_after| OwnRecord::begin(node, era, first_after, in_force.clone());
+    let own = circuit.own_record(era, in_force, number, begin);
     let Answer::Started(Started { verdict, transitions, .. }) =
         own.ask(node, circuit, Operation::Start(circuit.next_own_start())).await?
     else {

@@ -210,18 +210,24 @@ impl Circuit {
         );
     }
 
-    /// With a quorum: this node's own record for the shared era `era`, begun anew if it is of another or of other settings.
+    /// With a quorum: this node's own record for the shared era `era`, which the start of that number has seen; begun anew if it is
+    /// of another or of other settings.
     pub(crate) fn own_record(
         &self,
         era: u64,
         in_force: &Arc<CircuitSettings>,
-        begin: impl FnOnce() -> OwnRecord,
+        number: u64,
+        begin: impl FnOnce(u64) -> OwnRecord,
     ) -> Arc<OwnRecord> {
         let mut own = lock(&self.own);
-        match &*own {
-            Some(own) if own.belongs_to(era, in_force) => own.clone(),
-            _ => own.insert(Arc::new(begin())).clone(),
+        if let Some(own) = own.as_ref().filter(|own| own.belongs_to(era, in_force)) {
+            return own.clone();
         }
+        let begun = Arc::new(begin(self.starts.load(Ordering::Relaxed)));
+        if own.as_ref().is_some_and(|own| own.outdates(era, number)) {
+            return begun;
+        }
+        own.insert(begun).clone()
     }
 
     /// This node's own record, if it has one.

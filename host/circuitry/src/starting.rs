@@ -42,8 +42,8 @@ async fn start_whole(node: Arc<Node>, circuit: Arc<Circuit>, base: Arc<str>) -> 
         None => node.ask(&circuit, Operation::Start(number)).await?,
     };
     let admitted = match asked {
-        Asked::Shared(Answer::Started(started)) => admit(&node, &circuit, started, false).await?,
-        Asked::Local(Answer::Started(started)) => admit(&node, &circuit, started, true).await?,
+        Asked::Shared(Answer::Started(started)) => admit(&node, &circuit, number, started, false).await?,
+        Asked::Local(Answer::Started(started)) => admit(&node, &circuit, number, started, true).await?,
         Asked::Nobody if node.settings.store_failure == StoreFailure::Admit => Ok(Admitted::unasked()),
         Asked::Nobody => Err(Refusal::new(RefusalReason::StoreDown, node.settings.store_timeout)),
         Asked::Shared(_) | Asked::Local(_) => return Err(Error::new(&circuit.name, wrong_answer()).into()),
@@ -84,10 +84,11 @@ fn saw_refusal(circuit: &Circuit, refusal: &Refusal) {
     }
 }
 
-/// Makes of an answer who judges the work, or why there is none.
+/// Makes of the answer to the start of that number who judges the work, or why there is none.
 async fn admit(
     node: &Arc<Node>,
     circuit: &Arc<Circuit>,
+    number: u64,
     started: Started,
     local: bool,
 ) -> Result<Result<Admitted, Refusal>, Error> {
@@ -104,13 +105,15 @@ async fn admit(
     let (judge, leave) = match leave.judged_by {
         JudgedBy::Nobody => return Ok(Ok(Admitted::by_nobody(shared_era, leave.would_have_refused))),
         JudgedBy::Fleet => (Judge::Fleet, leave),
-        JudgedBy::Node => match Box::pin(ballot::start(node, circuit, shared_era, &in_force)).await? {
-            (own, Ok(leave)) => (Judge::Node(own), leave),
-            (_, Err(refusal)) if Box::pin(ballot::is_metrics_only(node, circuit)).await? => {
-                return Ok(Ok(Admitted::by_nobody(shared_era, Some(refusal))));
+        JudgedBy::Node => {
+            match Box::pin(ballot::start(node, circuit, shared_era, &in_force, number)).await? {
+                (own, Ok(leave)) => (Judge::Node(own), leave),
+                (_, Err(refusal)) if Box::pin(ballot::is_metrics_only(node, circuit)).await? => {
+                    return Ok(Ok(Admitted::by_nobody(shared_era, Some(refusal))));
+                }
+                (_, Err(refusal)) => return Ok(Err(refusal)),
             }
-            (_, Err(refusal)) => return Ok(Err(refusal)),
-        },
+        }
     };
     Ok(Ok(Admitted::judged(shared_era, judge, &leave, lease)))
 }

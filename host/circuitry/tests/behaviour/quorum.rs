@@ -230,6 +230,30 @@ async fn an_outcome_of_before_the_fleets_trip_is_stale_on_the_new_own_record() {
 }
 
 #[tokio::test]
+async fn a_start_that_is_answered_late_by_an_era_that_is_over_leaves_the_new_own_record_alone() {
+    let world = World::new();
+    let (one, two) = (node(&world, "a").await, node(&world, "b").await);
+    let late = breaker(&factory(settings(&world, "c").store_timeout(Duration::from_secs(20))).await);
+    run(&late, Outcome::Success, 1).await;
+    world.store.on_next_load(Fault::HangAnswer);
+    let slow = tokio::spawn({
+        let late = late.clone();
+        async move { late.start().await.expect("a permit of before the trip") }
+    });
+    world.store.until_hanging(1).await;
+    trip_alone(&one).await;
+    trip_alone(&two).await;
+    world.open_time_passes();
+    run(&late, Outcome::Success, 2).await;
+    run(&late, Outcome::Failure, 2).await;
+    world.store.release();
+    let settled = slow.await.expect("no panic").end(Outcome::Success).await.expect("settled");
+    assert_eq!((settled.disposition, settled.local), (Disposition::Stale, true));
+    run(&late, Outcome::Failure, 1).await;
+    assert_eq!(refused(&late).await.reason(), RefusalReason::NodeOpen, "the third failure in a row");
+}
+
+#[tokio::test]
 async fn a_node_that_comes_back_under_its_id_replaces_its_vote() {
     let world = World::new();
     trip_alone(&node(&world, "a").await).await;
