@@ -1,12 +1,27 @@
-"""Stores that do as a test says."""
+"""Stores that do as a test says, and a breaker on a clock of its own."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
-from circuitry import AsyncMemoryStore, Loaded, ManualClock, MemoryStore, StateChange, StoreError, Swapped
+import pytest
+
+from circuitry import (
+    AsyncMemoryStore,
+    CircuitRefused,
+    Factory,
+    Loaded,
+    ManualClock,
+    MemoryStore,
+    StateChange,
+    StoreError,
+    Swapped,
+)
+
+NOW_MS = 1_800_000_000_000
 
 
 class Recorder:
@@ -31,6 +46,7 @@ class ThreadStore:
         self.swaps = 0
         self.values: list[bytes] = []
         self.before_load: Callable[[str], Any] = lambda circuit: None
+        self.after_load: Callable[[str], Any] = lambda circuit: None
         self.before_swap: Callable[[str], Any] = lambda circuit: None
         self.after_swap: Callable[[str], Any] = lambda circuit: None
         self._lock = threading.Lock()
@@ -39,7 +55,9 @@ class ThreadStore:
         with self._lock:
             self.loads += 1
         self.before_load(circuit)
-        return self.inner.load(circuit)
+        loaded = self.inner.load(circuit)
+        self.after_load(circuit)
+        return loaded
 
     def swap(
         self, circuit: str, expected: bytes | None, value: bytes, ttl_ms: int | None, *, timeout: float
@@ -108,3 +126,40 @@ class Work(Exception):
 
 def failing() -> None:
     raise Work
+
+
+class Bench:
+    """A factory on a clock of its own."""
+
+    def __init__(self, **options: Any) -> None:
+        self.clock = ManualClock(NOW_MS)
+        self.recorder = Recorder()
+        self.store = options.pop("store", None) or MemoryStore(clock=self.clock)
+        self.factory = Factory(
+            self.store,
+            clock=self.clock,
+            state_change_callback=self.recorder,
+            **{"failure_count_threshold": 2, **options},
+        )
+        self.breaker = self.factory.breaker_for("emails", tenant="acme")
+
+    def fail(self, times: int = 1) -> None:
+        for _ in range(times):
+            with pytest.raises(Work):
+                self.breaker.execute(failing)
+
+    def refusal(self) -> CircuitRefused:
+        with pytest.raises(CircuitRefused) as raised:
+            self.breaker.start()
+        return raised.value
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it does not come to pass"
+        time.sleep(0.002)
+
+
+class Interrupt(BaseException):
+    pass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import threading
 import time
 from typing import Any
@@ -13,69 +12,23 @@ import pytest
 
 from circuitry import (
     ArgumentError,
-    AsyncFactory,
-    AsyncMemoryStore,
-    Backoff,
     CircuitRefused,
-    ConsecutiveFailures,
     Context,
     Disposition,
     Expected,
     Factory,
-    FailureRate,
     FailureRetryAfter,
-    HalfOpenLimit,
     ManualClock,
     MemoryStore,
     Outcome,
-    Overdue,
     Override,
     OverrideKind,
-    Quorum,
-    Ramp,
     RecordError,
     RefusalReason,
-    SettingsError,
-    SlowCallRate,
     State,
-    TripFunction,
-    TripInformation,
-    Window,
     default_name,
-    like_gobreaker,
-    like_polly,
-    like_resilience4j,
 )
-from doubles import Recorder, ThreadStore, Work, failing
-
-NOW_MS = 1_800_000_000_000
-
-
-class Bench:
-    """A factory on a clock of its own."""
-
-    def __init__(self, **options: Any) -> None:
-        self.clock = ManualClock(NOW_MS)
-        self.recorder = Recorder()
-        self.store = options.pop("store", None) or MemoryStore(clock=self.clock)
-        self.factory = Factory(
-            self.store,
-            clock=self.clock,
-            state_change_callback=self.recorder,
-            **{"failure_count_threshold": 2, **options},
-        )
-        self.breaker = self.factory.breaker_for("emails", tenant="acme")
-
-    def fail(self, times: int = 1) -> None:
-        for _ in range(times):
-            with pytest.raises(Work):
-                self.breaker.execute(failing)
-
-    def refusal(self) -> CircuitRefused:
-        with pytest.raises(CircuitRefused) as raised:
-            self.breaker.start()
-        return raised.value
-
+from doubles import NOW_MS, Bench, ThreadStore, Work, failing
 
 # ---- the states ----
 
@@ -440,186 +393,6 @@ def test_reading_never_changes_a_circuit_and_explains_it() -> None:
     assert store.swaps == swaps
 
 
-# ---- policies ----
-
-
-def test_all_policies_reach_the_component_and_come_back() -> None:
-    ramp = Ramp([100, 250, 500], 30_000)
-    bench = Bench(
-        trip_rules=[
-            ConsecutiveFailures(3),
-            FailureRate(500, Window.time_ms(60_000), 20),
-            SlowCallRate(800, Window.calls(200), 50),
-        ],
-        slow_call_after_ms=2_000,
-        allow_after_ms=30_000,
-        backoff=Backoff(2_000, 600_000, 1_800_000),
-        jitter_per_mille=100,
-        probes=10,
-        probes_at_once=2,
-        close_threshold=6,
-        half_open_limit=HalfOpenLimit(120_000, Overdue.OPENS),
-        ramp=ramp,
-        settings_revision=7,
-    )
-    bench.breaker.execute(int)
-    information = bench.breaker.information()
-    in_force = information.settings_in_force
-    assert not information.settings_differ
-    assert in_force == bench.factory._node.settings.rules
-    assert in_force.ramp == Ramp((100, 250, 500), 30_000)
-    assert len(information.rules) == 3
-
-
-def test_slow_calls_trip_by_the_time_from_start_to_end() -> None:
-    bench = Bench(trip_rules=[SlowCallRate(1_000, Window.calls(2), 2)], slow_call_after_ms=100)
-    for took_ms in (101, 101):
-        permit = bench.breaker.start()
-        bench.clock.advance_ms(took_ms)
-        permit.end(Outcome.SUCCESS)
-    assert bench.recorder.reasons() == ["tripped"]
-
-
-def test_a_ramp_admits_its_share_of_consecutive_starts() -> None:
-    bench = Bench(ramp=Ramp([250], 60_000), allow_after_ms=1_000, failure_count_threshold=0)
-    bench.fail()
-    bench.clock.advance_ms(1_000)
-    bench.breaker.execute(int)
-    admitted = 0
-    for _ in range(400):
-        # Looks, renewals and ends have numbers apart from those of starts.
-        bench.breaker.information()
-        try:
-            bench.breaker.start()
-            admitted += 1
-        except CircuitRefused as refusal:
-            assert refusal.reason is RefusalReason.RAMP
-    assert admitted == 100
-
-
-def test_a_trip_function_is_asked_and_one_that_raises_gives_way_to_the_default_rule(caplog: Any) -> None:
-    asked: list[TripInformation] = []
-
-    def trips(information: TripInformation) -> bool:
-        asked.append(information)
-        if information.counts.total_failures == 1:
-            raise RuntimeError("a bad rule")
-        return information.counts.total_failures == 2
-
-    bench = Bench(trip_fn=TripFunction("second", 1, trips), failure_count_threshold=50)
-    bench.fail(2)
-    assert bench.recorder.reasons() == ["tripped"]
-    assert [one.counts.total_failures for one in asked] == [1, 2]
-    assert (asked[0].circuit, asked[0].failure_count_threshold) == ("emails/acme", 50)
-    assert "a bad rule" in caplog.text
-
-
-def test_an_interrupt_in_a_trip_function_is_the_callers(caplog: Any) -> None:
-    def trips(information: TripInformation) -> bool:
-        raise KeyboardInterrupt
-
-    bench = Bench(trip_fn=TripFunction("interrupted", 1, trips))
-    permit = bench.breaker.start()
-    with pytest.raises(KeyboardInterrupt):
-        permit.end(Outcome.FAILURE)
-    bench.factory.close()
-
-
-def test_a_trip_function_may_ask_another_breaker() -> None:
-    """It must be pure; one that is not does not hang."""
-    other = Factory(failure_count_threshold=5).breaker_for("other")
-    bench = Bench(trip_fn=TripFunction("asks", 1, lambda information: other.execute(lambda: True)))
-    bench.fail()
-    assert bench.recorder.reasons() == ["tripped"]
-
-
-def test_other_settings_in_force_are_told_once(caplog: Any) -> None:
-    clock = ManualClock(NOW_MS)
-    store = MemoryStore(clock=clock)
-    Factory(store, clock=clock, failure_count_threshold=3).breaker_for("shared").execute(int)
-    mine = Factory(store, clock=clock, failure_count_threshold=9).breaker_for("shared")
-    with caplog.at_level(logging.WARNING, "circuitry"):
-        for _ in range(3):
-            mine.execute(int)
-    told = [record for record in caplog.records if "settings are in force" in record.message]
-    assert len(told) == 1
-    assert "failure_count_threshold" in told[0].message
-    assert mine.information().settings_differ
-
-
-@pytest.mark.parametrize("preset", [like_resilience4j, like_polly, like_gobreaker])
-def test_presets_are_settings_that_can_be_used(preset: Any) -> None:
-    Factory(**preset())
-
-
-# ---- quorum ----
-
-
-def quorum(store: Any, clock: ManualClock, node: str, **options: Any) -> Factory:
-    return Factory(
-        store, clock=clock, failure_count_threshold=1, allow_after_ms=10_000, quorum=Quorum(2, 60_000), node_id=node,
-        **options,
-    )  # fmt: skip
-
-
-def test_a_node_that_trips_alone_is_refused_alone_and_enough_votes_open_for_all() -> None:
-    clock = ManualClock(NOW_MS)
-    store = MemoryStore(clock=clock)
-    recorder = Recorder()
-    nodes = [quorum(store, clock, name, state_change_callback=recorder).breaker_for("db") for name in "abc"]
-    for _ in range(2):
-        with pytest.raises(Work):
-            nodes[0].execute(failing)
-    with pytest.raises(CircuitRefused) as raised:
-        nodes[0].start()
-    assert raised.value.reason is RefusalReason.NODE_OPEN
-    assert nodes[2].execute(int) == 0, "one node with a broken network does not stop the fleet"
-    information = nodes[0].information()
-    assert (information.state, [vote.node_id for vote in information.votes]) == (State.CLOSED, ["a"])
-    assert information.own is not None
-    assert (information.own.state, information.own.local) == (State.OPEN, True)
-    assert "This node decides for itself" in information.explanation
-
-    for _ in range(2):
-        with pytest.raises(Work):
-            nodes[1].execute(failing)
-    assert nodes[2].state() is State.OPEN
-    shared = [change for change in recorder.changes if not change.local]
-    assert [change.transition.reason.value for change in shared] == ["votes-reached"]
-    with pytest.raises(CircuitRefused) as raised:
-        nodes[2].start()
-    assert raised.value.reason is RefusalReason.OPEN
-
-
-def test_with_a_quorum_an_outcome_is_settled_on_the_nodes_own_record() -> None:
-    clock = ManualClock(NOW_MS)
-    breaker = quorum(MemoryStore(clock=clock), clock, "a").breaker_for("db")
-    settlement = breaker.start().end(Outcome.SUCCESS)
-    assert (settlement.disposition, settlement.local) == (Disposition.ACCEPTED, True)
-    late = breaker.start()
-    breaker.reset()
-    breaker.execute(int)
-    assert late.end(Outcome.SUCCESS).disposition is Disposition.STALE
-
-
-def test_an_override_frees_a_node_that_tripped_alone() -> None:
-    clock = ManualClock(NOW_MS)
-    breaker = quorum(MemoryStore(clock=clock), clock, "a").breaker_for("db")
-    for _ in range(2):
-        with pytest.raises(Work):
-            breaker.execute(failing)
-    breaker.set_override(Override(OverrideKind.METRICS_ONLY, "ops", "a trial"))
-    permit = breaker.start()
-    assert permit.would_have_refused is not None
-    assert permit.would_have_refused.reason is RefusalReason.NODE_OPEN
-
-
-def test_a_quorum_needs_a_name_for_this_node() -> None:
-    with pytest.raises(SettingsError) as raised:
-        Factory(quorum=Quorum(2, 60_000))
-    assert raised.value.field == "node_id"
-
-
 # ---- leases ----
 
 
@@ -759,103 +532,3 @@ def test_garbage_from_a_swap_may_have_been_written(swapped: Any) -> None:
     assert factory.is_store_down
     assert permit.end(Outcome.SUCCESS).local
     factory.close()
-
-
-# ---- asyncio ----
-
-
-async def test_the_same_for_asyncio() -> None:
-    clock, recorder = ManualClock(NOW_MS), Recorder()
-    factory = AsyncFactory(
-        AsyncMemoryStore(clock=clock), clock=clock, failure_count_threshold=1, state_change_callback=recorder
-    )
-    breaker = factory.breaker_for("emails", tenant="acme")
-
-    @breaker
-    async def send(what: str) -> str:
-        if what == "bad":
-            raise Work
-        return what
-
-    assert await send("good") == "good"
-    for _ in range(2):
-        with pytest.raises(Work):
-            await send("bad")
-    with pytest.raises(CircuitRefused):
-        await send("good")
-    assert await breaker.state() is State.OPEN
-    clock.advance_ms(60_000)
-    async with breaker.permit() as permit:
-        assert permit.is_probe
-    assert recorder.reasons() == ["tripped", "open-time-over", "probes-succeeded"]
-    assert (await breaker.explain()).startswith("Circuit emails/acme is closed")
-    await breaker.set_override(Override(OverrideKind.FORCED_OPEN, "ops", ""))
-    assert await breaker.reset() is not None
-    status, settlement = await breaker.execute_classified(lambda: asyncio.sleep(0, 503), lambda _: Outcome.FAILURE)
-    assert (status, settlement.disposition) == (503, Disposition.ACCEPTED)  # type: ignore[union-attr]
-    await factory.aclose()
-
-
-async def test_a_cancel_is_ignored_and_a_deadline_is_a_failure() -> None:
-    factory = AsyncFactory(failure_count_threshold=5)
-    breaker = factory.breaker_for("db")
-    task = asyncio.create_task(breaker.execute(asyncio.sleep, 60))
-    await asyncio.sleep(0.05)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert (await breaker.information()).counts.total == 0
-    with pytest.raises(asyncio.TimeoutError):
-        await breaker.execute(asyncio.wait_for, asyncio.sleep(60), 0.01)
-    assert (await breaker.information()).counts.total_failures == 1
-
-
-async def test_a_cancelled_probe_frees_its_place() -> None:
-    clock = ManualClock(NOW_MS)
-    factory = AsyncFactory(AsyncMemoryStore(clock=clock), clock=clock, failure_count_threshold=0)
-    breaker = factory.breaker_for("db")
-    with pytest.raises(Work):
-        async with breaker.permit():
-            raise Work
-    clock.advance_ms(60_000)
-    task = asyncio.create_task(breaker.execute(asyncio.sleep, 60))
-    await asyncio.sleep(0.05)
-    assert len((await breaker.information()).probes) == 1
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await factory._driver.join(5)
-    assert (await breaker.information()).probes == ()
-    assert (await breaker.start()).is_probe
-
-
-async def test_what_is_not_awaited_is_refused() -> None:
-    breaker = AsyncFactory().breaker_for("db")
-    with pytest.raises(ArgumentError):
-        breaker.guard(int)  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError):
-        await breaker.execute(int)  # type: ignore[arg-type]
-    assert (await breaker.information()).counts.total == 0
-
-
-def test_a_factory_works_on_one_loop_after_another_but_not_on_two() -> None:
-    factory = AsyncFactory()
-    breaker = factory.breaker_for("db")
-
-    async def work() -> int:
-        await breaker.start()
-        return await breaker.execute(asyncio.sleep, 0, 5)
-
-    assert asyncio.run(work()) == 5
-    assert asyncio.run(work()) == 5
-    loop = asyncio.new_event_loop()
-    try:
-        loop.run_until_complete(work())
-
-        async def elsewhere() -> None:
-            with pytest.raises(RuntimeError, match="another event loop"):
-                await breaker.start()
-
-        asyncio.run(elsewhere())
-    finally:
-        loop.close()

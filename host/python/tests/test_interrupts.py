@@ -29,9 +29,9 @@ from circuitry._engine.exchange import Exchange
 from circuitry._engine.gathering import Gathering
 from circuitry._interrupts import interrupt_in
 from circuitry.redis import RedisStore
-from doubles import TaskStore, ThreadStore, Work, fail, failing, once
+from doubles import Interrupt, TaskStore, ThreadStore, Work, fail, failing, once, wait_until
 from servers import fresh_prefix, own_server
-from test_settling import Interrupt, TooLong, ended, wait_until
+from test_settling import TooLong, ended
 
 LONG: dict[str, Any] = {"store_timeout_ms": 60_000, "failure_count_threshold": 1_000}
 

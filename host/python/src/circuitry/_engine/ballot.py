@@ -35,8 +35,10 @@ _log = logging.getLogger("circuitry")
 class OwnRecord:
     """The record by which this node decides for itself."""
 
-    def __init__(self, node: Node, era: int, in_force: CircuitSettings) -> None:
+    def __init__(self, node: Node, circuit: Circuit, era: int, in_force: CircuitSettings) -> None:
         self.era = era
+        # Starts that took a turn after this one have begun after the record.
+        self.turn = next(circuit.turns)
         self.in_force = in_force
         rules = dataclasses.replace(in_force, quorum=None)
         self.settings = node.component.settings(rules.to_wit())
@@ -44,18 +46,26 @@ class OwnRecord:
         self.ends = Ends()
 
 
-def own_record(node: Node, circuit: Circuit, era: int, in_force: CircuitSettings) -> OwnRecord:
-    """This node's own record for the shared era, begun anew if it is of another or of other settings."""
+def own_record(node: Node, circuit: Circuit, era: int, in_force: CircuitSettings, turn: int) -> OwnRecord:
+    """This node's own record for the shared era that the start of that turn has seen; begun anew if it is of another or
+    of other settings."""
     with circuit.lock:
         own = circuit.own
-        if own is None or own.era != era or own.in_force != in_force:
-            own = circuit.own = OwnRecord(node, era, in_force)
-        return own
+        if own is not None and own.era == era and own.in_force == in_force:
+            return own
+        begun = OwnRecord(node, circuit, era, in_force)
+        # A start that began before the record and saw a lower era was answered late: that era is over. One that began
+        # after it has seen what is now; eras go back too, after an outage or where a store was restored.
+        if own is None or era >= own.era or turn > own.turn:
+            circuit.own = begun
+        return begun
 
 
-def start(node: Node, circuit: Circuit, era: int, in_force: CircuitSettings) -> tuple[OwnRecord, tuple[str, Any]]:
-    """Asks the node's own record too, where the shared one of the era has admitted a start."""
-    own = own_record(node, circuit, era, in_force)
+def start(
+    node: Node, circuit: Circuit, era: int, in_force: CircuitSettings, turn: int
+) -> tuple[OwnRecord, tuple[str, Any]]:
+    """Asks the node's own record too, where the shared one of the era has admitted the start of that turn."""
+    own = own_record(node, circuit, era, in_force, turn)
     answer = node.ask_table(circuit, Start(next(circuit.own_starts)), own.records, own.settings)
     if answer[0] != "started":
         raise wrong_answer()

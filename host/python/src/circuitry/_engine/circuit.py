@@ -33,6 +33,8 @@ class Circuit:
         # `next` on these is one step, so no lock is needed.
         self.starts = itertools.count(first_start)
         self.own_starts = itertools.count(first_start)
+        # Tells which of the starts and of the node's own records began earlier.
+        self.turns = itertools.count()
         # The entry last seen in the store, without the time at which it was seen.
         self.known: Loaded | None = None
         # An entry's version on which the component has granted starts, until when, and its answer.

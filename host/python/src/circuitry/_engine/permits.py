@@ -50,6 +50,7 @@ def refused(circuit: Circuit, refusal: dict[str, Any]) -> CircuitRefused:
 
 def start(node: Node, circuit: Circuit) -> Steps[Admitted]:
     """What the shared record says, then, with a quorum, what this node's own says; an override stands above both."""
+    turn = next(circuit.turns)
     # One number a start, whoever answers it.
     who, answer = yield from node.ask(circuit, Start(next(circuit.starts)))
     if who == "nobody":
@@ -73,7 +74,7 @@ def start(node: Node, circuit: Circuit) -> Steps[Admitted]:
         return Admitted(era, None, would_have_refused=would_have and refused(circuit, would_have))
     own = None
     if leave["judged-by"] == "node":
-        own, (verdict, own_leave) = ballot.start(node, circuit, era, in_force)
+        own, (verdict, own_leave) = ballot.start(node, circuit, era, in_force, turn)
         if verdict == "refusal":
             if own_leave["reason"] == "open":
                 own_leave = {**own_leave, "reason": RefusalReason.NODE_OPEN.value}
