@@ -10,6 +10,7 @@ use http::{HeaderMap, StatusCode};
 
 use crate::BoxError;
 use crate::head::ResponseHead;
+use crate::rejection::Rejection;
 use crate::retry_after;
 
 /// What the head of a response means.
@@ -41,7 +42,8 @@ pub enum Verdict {
 /// # Ok::<(), http::Error>(())
 /// ```
 pub trait Classifier: Send + Sync + 'static {
-    /// What a response means, as far as its head tells.
+    /// What a response means, as far as its head tells. Not asked of one that another layer made itself, with a [`Rejection`] among its
+    /// extensions: that is ignored.
     fn response(&self, response: &ResponseHead<'_>) -> Verdict;
 
     /// What the end of a body means whose head was [`Verdict::AtEnd`]. Default: success.
@@ -53,7 +55,7 @@ pub trait Classifier: Send + Sync + 'static {
     /// What an error means: of the service, as its own type, or of a body, as a [`BoxError`].
     ///
     /// Default: as circuitry's [`default_error_matcher`] has it, a failure, but an [`Expected`](circuitry::Expected) is a success and
-    /// the refusal of another breaker is ignored; a [`CallerError`] is ignored too.
+    /// the refusal of another breaker is ignored; a [`CallerError`] and any [`Rejection`] are ignored too.
     fn error(&self, error: WorkError<'_>) -> Outcome {
         judge(error)
     }
@@ -178,7 +180,9 @@ fn judge(error: WorkError<'_>) -> Outcome {
     let Some(known) = known(error) else { return default_error_matcher(error) };
     let marked = causes(known).find_map(|cause| match cause {
         cause if cause.is::<Expected>() => Some(Outcome::Success),
-        cause if cause.is::<Refusal>() || cause.is::<CallerError>() => Some(Outcome::Ignored),
+        cause if cause.is::<Refusal>() || cause.is::<Rejection>() || cause.is::<CallerError>() => {
+            Some(Outcome::Ignored)
+        }
         _ => None,
     });
     marked.unwrap_or(Outcome::Failure)
@@ -196,5 +200,5 @@ fn known(error: WorkError<'_>) -> Option<&(dyn StdError + 'static)> {
     if let Some(error) = error.downcast_ref::<reqwest_middleware::Error>() {
         return Some(error);
     }
-    error.downcast_ref::<crate::Rejection>().map(|error| error as _)
+    error.downcast_ref::<Rejection>().map(|error| error as _)
 }

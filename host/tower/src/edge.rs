@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use circuitry::{Breaker, Factory, Permit, StartError, WorkError};
+use circuitry::{Breaker, Factory, Outcome, Permit, StartError, WorkError};
 use http::header::CONTENT_LENGTH;
 use http::{Method, Response, StatusCode};
 use http_body::Body;
@@ -86,6 +86,11 @@ impl Call {
     /// It gave a response, whose head settles it or leaves that to the end of its body.
     pub(crate) async fn answered<B: Body>(self, response: Response<B>) -> Response<GuardedBody<B>> {
         let Self { edge, permit, is_head } = self;
+        if response.extensions().get::<Rejection>().is_some() {
+            // Another layer inside made no call: nobody was asked of whom this circuit could learn.
+            settle(permit, Outcome::Ignored);
+            return response.map(|body| GuardedBody::upstream(body, None, edge.limits));
+        }
         let guard = match edge.classifier.response(&ResponseHead::of(&response)) {
             Verdict::Settled(outcome) => {
                 let _ = permit.end(outcome).await;

@@ -21,7 +21,8 @@ pub trait WhenRefused<B: Body, E>: Clone + Send + 'static {
     /// The service's own error, as one of the layer.
     fn pass(error: E) -> Self::Error;
 
-    /// What is answered in the place of the service.
+    /// What is answered in the place of the service. Put the rejection among the extensions of a response, so that a layer outside
+    /// takes it for no failure.
     ///
     /// # Errors
     /// Where the rejection is to be an error.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use circuitry::{Expected, Outcome, State, WorkError};
+use circuitry::{Consistency, Expected, Outcome, State, WorkError};
+use circuitry_store::fault::Fault;
 use circuitry_tower::{
-    AsError, BoxError, CallerError, CircuitBreakerLayer, Classifier, GrpcClassifier, HttpClassifier,
-    ResponseHead, Verdict,
+    AsError, BoxError, CallerError, CircuitBreakerLayer, CircuitKey, Classifier, GrpcClassifier,
+    HttpClassifier, Part, Rejection, RespondGrpc, RespondWith, ResponseHead, Verdict,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -90,18 +91,83 @@ async fn an_error_of_the_service_is_a_failure_unless_it_says_otherwise() {
     }
 }
 
-#[tokio::test]
-async fn the_refusal_of_a_breaker_inside_is_no_failure_outside() {
-    let (outer, inner) = (World::new().await, World::new().await);
-    inner.trip("acme").await;
-    let service = answers(|| response(200, Script::default()));
-    let service = CircuitBreakerLayer::new(inner.factory.clone(), key()).when_refused(AsError).layer(service);
-    let service = CircuitBreakerLayer::new(outer.factory.clone(), key()).when_refused(AsError).layer(service);
+/// A circuit that is nobody's in particular, around those of tenants.
+fn around(world: &World) -> CircuitBreakerLayer {
+    CircuitBreakerLayer::new(world.factory.clone(), CircuitKey::named("orders").tenant(Part::literal("all")))
+}
+
+/// Asks in vain, and sees that the circuit outside has learnt nothing from it.
+async fn assert_ignored_outside<S, B>(outer: &World, service: S, request: fn() -> Request<()>)
+where
+    S: tower::Service<Request<()>, Response = Response<B>> + Clone,
+    B: http_body::Body,
+{
     for _ in 0..5 {
-        service.clone().oneshot(request("acme")).await.expect_err("a refusal");
+        if let Ok(answer) = service.clone().oneshot(request()).await {
+            assert!(answer.extensions().get::<Rejection>().is_some(), "it is seen further out");
+            let _ = answer.into_body().collect().await;
+        }
     }
-    assert_eq!(outer.counted("acme").await, (0, 0));
-    assert_eq!(outer.state("acme").await, State::Closed);
+    assert_eq!(outer.counted("all").await, (0, 0));
+    assert_eq!(outer.state("all").await, State::Closed);
+}
+
+#[tokio::test]
+async fn that_a_layer_inside_makes_no_call_is_nothing_to_the_one_outside() {
+    let requests: [fn() -> Request<()>; 2] = [|| request("acme"), || Request::new(())];
+    for request in requests {
+        let (outer, inner) = (World::new().await, World::new().await);
+        inner.trip("acme").await;
+        let tenants = || CircuitBreakerLayer::new(inner.factory.clone(), key());
+        let service = || answers(|| response(200, Script::default()));
+
+        let responding = around(&outer).layer(tenants().layer(service()));
+        assert_ignored_outside(&outer, responding, request).await;
+
+        let page = RespondWith::new(|_: &Rejection| {
+            let mut page = Response::new(Bytes::new());
+            *page.status_mut() = http::StatusCode::BAD_GATEWAY;
+            page
+        });
+        let page = around(&outer).layer(tenants().when_refused(page).layer(service()));
+        assert_ignored_outside(&outer, page, request).await;
+
+        let grpc = around(&outer).classifier(GrpcClassifier::new()).when_refused(RespondGrpc::new());
+        let grpc = grpc.layer(tenants().when_refused(RespondGrpc::new()).layer(service()));
+        assert_ignored_outside(&outer, grpc, request).await;
+
+        let error = around(&outer).layer(tenants().when_refused(AsError).layer(service()));
+        assert_ignored_outside(&outer, error, request).await;
+    }
+}
+
+#[tokio::test]
+async fn that_a_layer_inside_makes_no_call_takes_no_probe_of_the_one_outside() {
+    let (outer, inner) = (World::new().await, World::new().await);
+    outer.half_open("all").await;
+    inner.trip("acme").await;
+    let tenants = CircuitBreakerLayer::new(inner.factory.clone(), key());
+    let service = around(&outer).layer(tenants.layer(answers(|| response(200, Script::default()))));
+    let refused = service.clone().oneshot(request("acme")).await.expect("an answer");
+    assert_eq!(refused.status(), 503);
+    assert_eq!(outer.state("all").await, State::HalfOpen);
+    // The place is given back behind whoever did not need it.
+    while service.clone().oneshot(request("birch")).await.expect("an answer").status() != 200 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_circuit_inside_is_no_failure_outside() {
+    let outer = World::new().await;
+    let inner = World::with(Consistency::Strict, 1).await;
+    let tenants = CircuitBreakerLayer::new(inner.factory.clone(), key()).when_refused(AsError);
+    let service = around(&outer).layer(tenants.layer(answers(|| response(200, Script::default()))));
+    for _ in 0..5 {
+        inner.store.on_next_load(Fault::Garbage(b"not a record".to_vec()));
+        service.clone().oneshot(request("acme")).await.map(|_| ()).expect_err("no circuit");
+    }
+    assert_eq!(outer.counted("all").await, (0, 0));
 }
 
 #[tokio::test]
