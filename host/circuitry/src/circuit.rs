@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use circuitry_store::Loaded;
 use tokio::sync::Semaphore;
@@ -50,6 +51,8 @@ pub(crate) struct Circuit {
     /// In bounded mode: held by the one exchange with the store that is under way.
     turn: tokio::sync::Mutex<()>,
     state: Mutex<Option<State>>,
+    /// Until when it refuses, as far as is known, in the time of the host's clock.
+    refuses_until_ms: AtomicU64,
     others: Mutex<Others>,
     /// With a quorum: the record by which this node decides for itself.
     own: Mutex<Option<Arc<OwnRecord>>>,
@@ -105,6 +108,7 @@ impl Circuit {
             view: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             state: Mutex::default(),
+            refuses_until_ms: AtomicU64::new(0),
             others: Mutex::default(),
             own: Mutex::default(),
         }
@@ -162,15 +166,28 @@ impl Circuit {
         self.grants.has_counted() || lock(&self.view).as_ref().is_some_and(|view| view.outcomes() > 0)
     }
 
-    /// Whether it must not be forgotten: it is not closed as far as is known, or not empty.
-    pub(crate) fn is_kept(&self) -> bool {
-        let closed = lock(&self.state).is_none_or(|state| state == State::Closed);
-        !closed || self.grants.has_counted() || lock(&self.view).as_ref().is_some_and(|view| view.is_kept())
+    /// Whether it must not be forgotten: it refuses for some time yet, as far as is known, or something waits to be flushed.
+    pub(crate) fn is_kept(&self, now_ms: u64) -> bool {
+        self.refuses(now_ms)
+            || self.grants.has_counted()
+            || lock(&self.view).as_ref().is_some_and(|view| view.is_kept())
     }
 
-    /// Forgets what a load would bring back.
-    pub(crate) fn forget(&self) {
-        lock(&self.view).take_if(|view| !view.is_kept());
+    /// Forgets what a load would bring back, unless that is a refusal.
+    pub(crate) fn forget(&self, now_ms: u64) {
+        if !self.refuses(now_ms) {
+            lock(&self.view).take_if(|view| !view.is_kept());
+        }
+    }
+
+    fn refuses(&self, now_ms: u64) -> bool {
+        now_ms < self.refuses_until_ms.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it refuses, for as long as whoever was refused is to wait.
+    pub(crate) fn saw_refusal(&self, retry_after: Duration, now_ms: u64) {
+        let for_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+        self.refuses_until_ms.store(now_ms.saturating_add(for_ms), Ordering::Relaxed);
     }
 
     /// Notes the state for the gauges.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use circuitry_store::{Push, Store};
+use circuitry_store::{Clock, Push, Store};
 use futures_util::StreamExt;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
@@ -34,16 +34,19 @@ struct Shared {
     listener: Option<AbortHandle>,
 }
 
-/// Keeps circuits that somebody holds, so that there are never two of one name, and those that are not closed and empty.
-#[derive(Clone, Copy, Debug)]
-struct InUse;
+/// Keeps circuits that somebody holds, so that there are never two of one name, those that refuse for some time yet, and those with
+/// something to be flushed.
+#[derive(Clone, Debug)]
+struct InUse {
+    clock: Arc<dyn Clock>,
+}
 
 impl Lifecycle<Arc<str>, Arc<Circuit>> for InUse {
     /// What was evicted is dropped outside of the table's lock.
     type RequestState = Vec<Arc<Circuit>>;
 
     fn is_pinned(&self, _: &Arc<str>, circuit: &Arc<Circuit>) -> bool {
-        Arc::strong_count(circuit) > 1 || circuit.is_kept()
+        Arc::strong_count(circuit) > 1 || circuit.is_kept(self.clock.now_ms())
     }
 
     fn on_evict(&self, evicted: &mut Self::RequestState, _: Arc<str>, circuit: Arc<Circuit>) {
@@ -80,8 +83,9 @@ impl Factory {
             return Err(SettingsError::Invalid { setting: builders_name(&field), problem });
         }
         let capacity = settings.max_circuits;
+        let in_use = InUse { clock: settings.clock.clone() };
         let circuits =
-            Cache::with(capacity, capacity as u64, UnitWeighter, DefaultHashBuilder::default(), InUse);
+            Cache::with(capacity, capacity as u64, UnitWeighter, DefaultHashBuilder::default(), in_use);
         let calls_per_circuit = (settings.limits.max_instances / 4).max(1);
         let node = Node::new(settings, runtime, Handle::current()).map_err(|problem| {
             SettingsError::Component(ComponentError::Unusable { origin: "that is built in".into(), problem })

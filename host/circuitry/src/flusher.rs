@@ -110,7 +110,7 @@ impl Flusher {
                     lock(&self.circuits).push(circuit);
                 }
             } else {
-                circuit.forget();
+                circuit.forget(node.settings.clock.now_ms());
             }
         }
         due

@@ -58,7 +58,7 @@ async fn start_whole(node: Arc<Node>, circuit: Arc<Circuit>, base: Arc<str>) -> 
             };
             metering::call(&base, verdict);
             match &admitted.would_have_refused {
-                Some(refusal) => saw_refusal(&circuit, refusal),
+                Some(refusal) => saw_refusal(&node, &circuit, refusal),
                 None if is_probe => circuit.saw_state(State::HalfOpen),
                 None if matches!(admitted.judged, Judged::By(..)) => circuit.saw_state(State::Closed),
                 // A disabled circuit may be in any state.
@@ -68,14 +68,15 @@ async fn start_whole(node: Arc<Node>, circuit: Arc<Circuit>, base: Arc<str>) -> 
         }
         Err(refusal) => {
             metering::call(&base, refusal.reason().as_str());
-            saw_refusal(&circuit, &refusal);
+            saw_refusal(&node, &circuit, &refusal);
             Err(refusal.into())
         }
     }
 }
 
 /// Notes what a refusal tells of the state.
-fn saw_refusal(circuit: &Circuit, refusal: &Refusal) {
+fn saw_refusal(node: &Node, circuit: &Circuit, refusal: &Refusal) {
+    circuit.saw_refusal(refusal.retry_after(), node.settings.clock.now_ms());
     match refusal.reason() {
         RefusalReason::Open | RefusalReason::NodeOpen => circuit.saw_state(State::Open),
         RefusalReason::TooManyRequests => circuit.saw_state(State::HalfOpen),

@@ -45,8 +45,6 @@ pub(crate) struct View {
     busy: bool,
     /// Somebody has started since the last load or flush.
     used: bool,
-    /// It shows more than a closed circuit, which a load would bring back, so it is not forgotten.
-    keep: bool,
     doubts: u64,
     /// Since when something waits to be flushed, as far as somebody looked, in the time of the host's clock.
     waits_since_ms: Option<u64>,
@@ -136,9 +134,9 @@ impl View {
         self.unapplied.clone_from(&self.pending);
     }
 
-    /// Whether it may be forgotten: it shows nothing that a load would not bring back.
+    /// Whether it has something that no load would bring back.
     pub(crate) fn is_kept(&self) -> bool {
-        self.keep || self.busy || self.grounded.is_some() || !self.pending.is_empty()
+        self.busy || self.grounded.is_some() || !self.pending.is_empty()
     }
 
     /// How many outcomes are to be flushed, those of a flush under way not counted.
@@ -230,7 +228,6 @@ impl View {
         let leave = started.verdict.as_ref().ok().filter(|_| !self.ahead);
         let granted = leave
             .and_then(|leave| Some((leave.grant.era, leave.slow_call_after_ms, leave.granted_until_ms?)));
-        self.keep = granted.is_none();
         if let Some((era, slow_call_after_ms, until_ms)) = granted {
             if circuit.grants.era() != era {
                 self.begin_term(circuit, era);
@@ -354,7 +351,6 @@ impl View {
             terms: std::mem::take(&mut self.terms),
             busy: self.busy,
             doubts: self.doubts,
-            keep: true,
             ..Self::default()
         };
     }

@@ -187,8 +187,9 @@ impl SettingsBuilder {
         self.set("memory_limit", |settings| settings.limits.memory_bytes = bytes)
     }
 
-    /// Of how many circuits this process remembers the entry last seen; at least 1. Those in use are never forgotten;
-    /// another, once forgotten, costs one load, and begins closed if the store goes down before that. Default 100,000.
+    /// Of how many circuits this process remembers the entry last seen; at least 1. Those in use are never forgotten, nor those that
+    /// refuse for some time yet or have outcomes to be flushed; another, once forgotten, costs one load, and begins closed if the
+    /// store goes down before that. With a quorum what the node had counted for itself is forgotten with it. Default 100,000.
     pub fn max_circuits(self, circuits: usize) -> Self {
         self.set("max_circuits", |settings| settings.max_circuits = circuits)
     }

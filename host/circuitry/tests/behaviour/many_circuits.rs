@@ -1,6 +1,8 @@
 //! A process with more circuits than it has room for.
 
-use circuitry::{Breaker, Consistency, Context, Factory, Outcome, RefusalReason, State};
+use std::time::Duration;
+
+use circuitry::{Breaker, Consistency, Context, Factory, Outcome, Quorum, RefusalReason, State};
 
 use crate::world::{World, breaker, factory, information, refused, run};
 
@@ -14,6 +16,14 @@ async fn crowd(factory: &Factory) {
     for tenant in 0..50 {
         let other: Breaker = factory.breaker_for("others", &Context::tenant(format!("{tenant}")));
         run(&other, Outcome::Ignored, 1).await;
+    }
+}
+
+/// Nobody uses it any more: what looks after it lets it go.
+async fn until_nobody_looks_after_it(world: &World) {
+    for _ in 0..100 {
+        world.clock.advance_ms(5);
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -47,13 +57,41 @@ async fn a_closed_and_empty_circuit_gives_its_place_up_and_costs_a_load_when_it_
     let factory = small(&world).await;
     run(&breaker(&factory), Outcome::Success, 1).await;
     factory.flush().await.expect("flushed");
-    // Nobody uses it any more: what looks after it lets it go.
-    for _ in 0..100 {
-        world.clock.advance_ms(5);
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    until_nobody_looks_after_it(&world).await;
     crowd(&factory).await;
     let loads = world.store.loads();
     run(&breaker(&factory), Outcome::Ignored, 1).await;
     assert_eq!(world.store.loads(), loads + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_circuit_gives_its_place_up_when_its_open_time_is_over() {
+    let world = World::new();
+    let factory = small(&world).await;
+    run(&breaker(&factory), Outcome::Failure, 3).await;
+    assert_eq!(refused(&breaker(&factory)).await.reason(), RefusalReason::Open);
+    factory.flush().await.expect("flushed");
+    world.open_time_passes();
+    until_nobody_looks_after_it(&world).await;
+    crowd(&factory).await;
+    let loads = world.store.loads();
+    assert!(breaker(&factory).start().await.expect("a permit").is_probe());
+    assert_eq!(world.store.loads(), loads + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_quorum_idle_circuits_give_their_places_up_too() {
+    let world = World::new();
+    let settings = world.settings_in(Consistency::default()).node_id("a");
+    let quorum = Quorum { votes: 2, window: Duration::from_secs(600) };
+    let factory = factory(settings.quorum(quorum).max_circuits(1)).await;
+    run(&breaker(&factory), Outcome::Failure, 2).await;
+    until_nobody_looks_after_it(&world).await;
+    crowd(&factory).await;
+    run(&breaker(&factory), Outcome::Failure, 2).await;
+    drop(breaker(&factory).start().await.expect("what the node had counted for itself is forgotten"));
+    run(&breaker(&factory), Outcome::Failure, 1).await;
+    assert_eq!(refused(&breaker(&factory)).await.reason(), RefusalReason::NodeOpen);
+    crowd(&factory).await;
+    assert_eq!(refused(&breaker(&factory)).await.reason(), RefusalReason::NodeOpen, "that is not");
 }
