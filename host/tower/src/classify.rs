@@ -52,10 +52,13 @@ pub trait Classifier: Send + Sync + 'static {
         Outcome::Success
     }
 
-    /// What an error means: of the service, as its own type, or of a body, as a [`BoxError`].
+    /// What an error means: of the service, as the layer hands it on (with [`AsError`](crate::AsError) as a [`BoxError`], else as the
+    /// service's own type), or of a body, as a [`BoxError`].
     ///
     /// Default: as circuitry's [`default_error_matcher`] has it, a failure, but an [`Expected`](circuitry::Expected) is a success and
-    /// the refusal of another breaker is ignored; a [`CallerError`] and any [`Rejection`] are ignored too.
+    /// the refusal of another breaker is ignored; a [`CallerError`] and any [`Rejection`] are ignored too. Each is
+    /// found among the sources of a [`BoxError`] or an [`io::Error`]. Another type tells a classifier nothing of its sources: where it
+    /// stays as it is, put a `map_err(BoxError::from)` between the layer and the service, or look into it in a classifier of your own.
     fn error(&self, error: WorkError<'_>) -> Outcome {
         judge(error)
     }
@@ -111,7 +114,7 @@ pub(crate) fn failure(asked_for: Option<Duration>) -> Outcome {
 }
 
 /// An error that is the caller's: a request whose body broke off, a form that cannot be sent. It says nothing of the upstream, so the
-/// default classifiers ignore it, wherever it is in the sources of an error.
+/// default classifiers ignore it, wherever it is in the sources of an error that they can look into: see [`Classifier::error`].
 ///
 /// Put it around the errors of a request's body where that comes from somebody else: a client that goes away in the middle
 /// of an upload is then no failure.
@@ -194,6 +197,9 @@ fn known(error: WorkError<'_>) -> Option<&(dyn StdError + 'static)> {
         return Some(&**error);
     }
     if let Some(error) = error.downcast_ref::<CallerError>() {
+        return Some(error);
+    }
+    if let Some(error) = error.downcast_ref::<io::Error>() {
         return Some(error);
     }
     #[cfg(feature = "reqwest")]

@@ -152,8 +152,7 @@ impl<S, W, ReqBody, ResBody> Service<Request<ReqBody>> for CircuitBreaker<S, W>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
     S::Future: Send,
-    S::Error: Send + 'static,
-    W: WhenRefused<ResBody, S::Error>,
+    W: WhenRefused<ResBody, S::Error, Error: Send + 'static>,
     ReqBody: Send + 'static,
     ResBody: Body + Send + 'static,
 {
@@ -176,11 +175,12 @@ where
                 Ok(made) => made,
                 Err(rejection) => return when_refused.refuse(rejection),
             };
-            match ready.call(request).await {
+            // Boxed before it is judged, if it will be: so its sources are seen, whatever its type.
+            match ready.call(request).await.map_err(W::pass) {
                 Ok(response) => Ok(made.answered(response).await),
                 Err(error) => {
                     made.failed(&error).await;
-                    Err(W::pass(error))
+                    Err(error)
                 }
             }
         })

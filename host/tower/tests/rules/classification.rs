@@ -10,10 +10,14 @@ use circuitry_tower::{
     HttpClassifier, Part, Rejection, RespondGrpc, RespondWith, ResponseHead, Verdict,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::world::{Script, Step, World, answers, key, request, response};
+use crate::upstream::{Conduct, Upstream};
+use crate::world::{Script, Step, TENANT, World, answers, key, request, response};
 
 fn judged(classifier: &impl Classifier, status: u16, headers: &[(&'static str, &str)]) -> Verdict {
     let mut response = Response::new(());
@@ -89,6 +93,67 @@ async fn an_error_of_the_service_is_a_failure_unless_it_says_otherwise() {
         assert_eq!(handed_on.to_string(), error().to_string(), "as it was");
         assert_eq!(world.counted("acme").await, counted, "{handed_on}");
     }
+}
+
+/// An error of a type that nobody here knows.
+#[derive(Debug, thiserror::Error)]
+#[error("of a client")]
+struct Concrete(#[source] BoxError);
+
+#[tokio::test]
+async fn marks_are_seen_in_the_sources_of_an_error_of_any_type_that_is_boxed() {
+    type Case = (fn() -> BoxError, (u64, u64));
+    let sources: [Case; 4] = [
+        (|| "no connection".into(), (0, 1)),
+        (|| Expected::new("no such customer").into(), (1, 0)),
+        (|| CallerError::new("the upload broke off").into(), (0, 0)),
+        (|| std::io::Error::other(CallerError::new("the upload broke off")).into(), (0, 0)),
+    ];
+    for (source, counted) in sources {
+        let service = service_fn(move |_: Request<()>| {
+            std::future::ready(Err::<Response<Script>, Concrete>(Concrete(source())))
+        });
+        // By the layer, or before it.
+        let world = World::new().await;
+        let layer = CircuitBreakerLayer::new(world.factory.clone(), key());
+        let error = layer.clone().when_refused(AsError).layer(service).oneshot(request("acme")).await;
+        assert!(error.expect_err("an error").is::<Concrete>(), "as it was");
+        assert_eq!(world.counted("acme").await, counted, "{}", source());
+
+        let world = World::new().await;
+        let layer = CircuitBreakerLayer::new(world.factory.clone(), key());
+        let error = layer.layer(service.map_err(BoxError::from)).oneshot(request("acme")).await;
+        assert!(error.expect_err("an error").is::<Concrete>(), "as it was");
+        assert_eq!(world.counted("acme").await, counted, "{}", source());
+    }
+}
+
+#[tokio::test]
+async fn marks_are_seen_in_an_io_error_that_is_not_boxed() {
+    let world = World::new().await;
+    let service = service_fn(|_: Request<()>| {
+        let error = std::io::Error::other(CallerError::new("the upload broke off"));
+        std::future::ready(Err::<Response<Script>, _>(error))
+    });
+    let service = CircuitBreakerLayer::new(world.factory.clone(), key()).layer(service);
+    service.oneshot(request("acme")).await.expect_err("an error");
+    assert_eq!(world.counted("acme").await, (0, 0));
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_on_its_way_through_hypers_client_is_no_failure() {
+    let world = World::new().await;
+    let upstream = Upstream::that(Conduct::answers(200, "well")).await;
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let service = CircuitBreakerLayer::new(world.factory.clone(), key()).when_refused(AsError).layer(client);
+    for _ in 0..5 {
+        let first = Ok(Frame::data(Bytes::from_static(b"first")));
+        let frames = futures_util::stream::iter([first, Err(CallerError::new("the client has gone"))]);
+        let request = Request::post(upstream.url()).header(TENANT, "acme").body(StreamBody::new(frames));
+        let error = service.clone().oneshot(request.expect("a request")).await.expect_err("it breaks off");
+        assert!(CallerError::find(&*error).is_some(), "another: {error:?}");
+    }
+    assert_eq!(world.counted("acme").await, (0, 0));
 }
 
 /// A circuit that is nobody's in particular, around those of tenants.
