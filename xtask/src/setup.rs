@@ -43,7 +43,9 @@ pub(crate) fn is_complete() -> bool {
 /// The Debian packages of the programs that are missing.
 fn missing_packages() -> Vec<&'static str> {
     let mut packages = Vec::new();
-    for (program, package) in [("redis-server", "redis-server"), ("java", "default-jre-headless")] {
+    let programs =
+        [("redis-server", "redis-server"), ("java", "default-jre-headless"), ("openssl", "openssl")];
+    for (program, package) in programs {
         if find(program).is_none() {
             packages.push(package);
         }

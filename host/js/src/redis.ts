@@ -47,8 +47,24 @@ export interface RedisStoreOptions {
   readonly operationTimeoutMs?: number | undefined;
 }
 
+/** Whom a connection with TLS trusts, and what it shows: options of Node's `tls.connect`. Texts are PEM. */
+export interface RedisTlsOptions {
+  /** The authorities that may vouch for the server. Default: those of Node.js, with `NODE_EXTRA_CA_CERTS`. */
+  readonly ca?: string | Uint8Array | (string | Uint8Array)[] | undefined;
+  /** This client's certificate, where the server asks for one. */
+  readonly cert?: string | Uint8Array | undefined;
+  /** The key of `cert`. */
+  readonly key?: string | Uint8Array | undefined;
+  /** What `key` is encrypted with. */
+  readonly passphrase?: string | undefined;
+  /** The name that the server's certificate has to have. Default: the host in the URL. */
+  readonly servername?: string | undefined;
+}
+
 /** The options of {@link RedisStore.connect}. */
 export interface RedisConnectOptions extends RedisStoreOptions {
+  /** For `rediss://`: whom to trust, and what to show. */
+  readonly tls?: RedisTlsOptions | undefined;
   /** How long one connection may take, TLS included, and then the server's first answers, in milliseconds: 1 to 3,600,000. Default 2,000. */
   readonly connectTimeoutMs?: number | undefined;
   /** Does not wait for the first connection: a server that is not there yet reads as `unavailable`. Default false. */
@@ -89,9 +105,9 @@ export class RedisStore implements Store {
    * user in (`denied`), or the URL or the server is of no use (`other`).
    */
   static async connect(url: string, options: RedisConnectOptions = {}): Promise<RedisStore> {
-    checkOptions(options, ['prefix', 'operationTimeoutMs', 'connectTimeoutMs', 'lazy']);
+    checkOptions(options, ['prefix', 'operationTimeoutMs', 'connectTimeoutMs', 'lazy', 'tls']);
     const connectTimeoutMs = timeoutIn('connectTimeoutMs', options.connectTimeoutMs, 2_000);
-    const link = new OwnLink(url, connectTimeoutMs);
+    const link = new OwnLink(url, connectTimeoutMs, options.tls);
     const store = new RedisStore(link, options);
     await link.open(options.lazy === true);
     return store;

@@ -2,7 +2,7 @@
 
 import { patiently } from '../asking.js';
 import { SettingsError, StoreError } from '../errors.js';
-import type { IoRedisClient, NodeRedisClient } from '../redis.js';
+import type { IoRedisClient, NodeRedisClient, RedisTlsOptions } from '../redis.js';
 import { messageOf } from '../store.js';
 import { Trouble, remedyFor, troubleOf } from './trouble.js';
 
@@ -23,6 +23,7 @@ const AS_BYTES = { typeMapping: { 36: Buffer } };
 /** Between two attempts to connect, longer each time, and up to twice as long by chance: a fleet does not come back in step. */
 const SHORTEST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 2_000;
+const TLS_OPTIONS: ReadonlySet<string> = new Set<keyof RedisTlsOptions>(['ca', 'cert', 'key', 'passphrase', 'servername']);
 
 /** What is used of node-redis. */
 interface OwnClient extends NodeRedisClient {
@@ -43,7 +44,7 @@ export class OwnLink implements Link {
   /** Since when the server has taken the connection and not greeted. */
   #silentSinceMs: number | undefined;
 
-  constructor(url: string, connectTimeoutMs: number) {
+  constructor(url: string, connectTimeoutMs: number, tls?: RedisTlsOptions) {
     this.#connectTimeoutMs = connectTimeoutMs;
     let address: URL;
     try {
@@ -54,6 +55,8 @@ export class OwnLink implements Link {
     if (address.protocol !== 'redis:' && address.protocol !== 'rediss:') {
       throw new StoreError('other', `the URL begins with ${address.protocol}//; give redis:// or, for TLS, rediss://`);
     }
+    if (tls !== undefined) checkTls(tls, address.protocol);
+    const socket = address.protocol === 'rediss:' ? { tls: true, ...tls } : {};
     // No password in messages.
     this.place = `${address.protocol}//${address.host}${address.pathname}`;
     // The first attempt is told of; a connection that has been good is made again and again.
@@ -61,7 +64,7 @@ export class OwnLink implements Link {
       if (!this.#goesOn) return false;
       return Math.min(SHORTEST_PAUSE_MS * 2 ** Math.min(retries, 10), LONGEST_PAUSE_MS) * (1 + Math.random());
     };
-    this.#options = { url, disableOfflineQueue: true, socket: { connectTimeout: connectTimeoutMs, reconnectStrategy } };
+    this.#options = { url, disableOfflineQueue: true, socket: { ...socket, connectTimeout: connectTimeoutMs, reconnectStrategy } };
   }
 
   /** Connects; `lazy` does not wait for it. */
@@ -181,6 +184,15 @@ export class GivenLink implements Link {
 /** ioredis gives a text of one line as bytes, too. */
 function texts(reply: unknown, command: string): unknown {
   return command === 'TYPE' && Buffer.isBuffer(reply) ? reply.toString() : reply;
+}
+
+/** What node-redis would take and not use: a certificate for a connection without TLS, say, or a name that is none of its options. */
+function checkTls(tls: RedisTlsOptions, protocol: string): void {
+  if (typeof tls !== 'object' || tls === null) throw new SettingsError('tls', 'it is no object; give { ca, cert, key }');
+  if (protocol !== 'rediss:') throw new SettingsError('tls', 'the URL is one without TLS; give rediss://, or leave tls out');
+  for (const name of Object.keys(tls)) {
+    if (!TLS_OPTIONS.has(name)) throw new SettingsError(`tls.${name}`, `there is no such option; there are ${[...TLS_OPTIONS].join(', ')}`);
+  }
 }
 
 function destroy(client: OwnClient): void {

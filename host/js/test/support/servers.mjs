@@ -16,7 +16,7 @@ export function redisUrl() {
 
 export const ownPrefix = () => `js-${randomBytes(8).toString('hex')}:`;
 
-async function freePort() {
+export async function freePort() {
   const server = net.createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address();
@@ -30,9 +30,12 @@ export class OwnRedis {
   #process;
   #port;
 
-  static async start() {
+  #options;
+
+  static async start(...options) {
     const server = new OwnRedis();
     server.#port = await freePort();
+    server.#options = options;
     await server.startAgain();
     return server;
   }
@@ -42,7 +45,7 @@ export class OwnRedis {
   }
 
   async startAgain() {
-    const options = ['--port', String(this.#port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', '/tmp'];
+    const options = ['--port', String(this.#port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', '/tmp', ...this.#options];
     this.#process = spawn('redis-server', options, { stdio: 'ignore' });
     for (let tries = 0; tries < 200; tries++) {
       const socket = net.connect(this.#port, '127.0.0.1');
