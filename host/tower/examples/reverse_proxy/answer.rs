@@ -8,18 +8,10 @@ use axum::http::{HeaderValue, Response, StatusCode};
 use circuitry_tower::{BoxError, CallerError};
 use hyper_util::client::legacy;
 
+use crate::upload::{Silent, Stalled};
+
 /// The proxy's name in `Proxy-Status`.
 pub(crate) const NAME: &str = "circuitry";
-
-/// The upstream was sent the request and said nothing in time.
-#[derive(Debug, thiserror::Error)]
-#[error("the upstream did not begin its answer in time")]
-pub(crate) struct Silent;
-
-/// The client did not go on with its upload.
-#[derive(Debug, thiserror::Error)]
-#[error("the upload stalled")]
-pub(crate) struct Stalled;
 
 /// The client wants a tunnel.
 #[derive(Debug, thiserror::Error)]

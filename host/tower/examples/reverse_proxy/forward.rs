@@ -12,10 +12,11 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use crate::answer::{NoTunnel, Silent, Stalled};
+use crate::answer::NoTunnel;
+use crate::download::Download;
 use crate::headers;
 use crate::options::Options;
-use crate::upload::{Late, Upload};
+use crate::upload::Upload;
 
 /// For how long a connection may lie unused: shorter than servers are used to close theirs, so that they seldom do it under a request.
 const UNUSED: Duration = Duration::from_secs(4);
@@ -25,6 +26,7 @@ pub(crate) struct Forward {
     client: Client<HttpConnector, Upload>,
     upstream: Authority,
     first_byte_timeout: Duration,
+    body_idle_timeout: Duration,
 }
 
 impl Forward {
@@ -36,12 +38,16 @@ impl Forward {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(UNUSED)
             .build(connector);
-        let first_byte_timeout = options.first_byte_timeout();
-        Self { client, upstream: options.upstream.clone(), first_byte_timeout }
+        Self {
+            client,
+            upstream: options.upstream.clone(),
+            first_byte_timeout: options.first_byte_timeout(),
+            body_idle_timeout: options.body_idle_timeout(),
+        }
     }
 
     /// Asks the upstream. Dropped, it gives up.
-    pub(crate) async fn send(self, request: Request) -> Result<Response<Incoming>, BoxError> {
+    pub(crate) async fn send(self, request: Request) -> Result<Response<Download<Incoming>>, BoxError> {
         let (mut head, body) = request.into_parts();
         if head.method == Method::CONNECT {
             return Err(CallerError::new(NoTunnel).into());
@@ -54,15 +60,13 @@ impl Forward {
         let (upload, progress) = Upload::new(body);
         let answer = tokio::select! {
             answer = self.client.request(Request::from_parts(head, upload)) => answer?,
-            late = progress.stalls(self.first_byte_timeout) => return Err(match late {
-                Late::Upstream => Silent.into(),
-                Late::Client => CallerError::new(Stalled).into(),
-            }),
+            late = progress.stalls(self.first_byte_timeout) => return Err(late.into()),
         };
         let (mut head, body) = answer.into_parts();
         headers::keep_end_to_end(&mut head.headers);
         head.version = Version::HTTP_11;
-        Ok(Response::from_parts(head, body))
+        // The upload may be under way yet.
+        Ok(Response::from_parts(head, Download::new(body, progress, self.body_idle_timeout)))
     }
 
     /// The same target on the upstream.

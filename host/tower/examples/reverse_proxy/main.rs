@@ -18,14 +18,16 @@
 //! | is not asked, for its circuit refuses | 503 with `Retry-After` | nothing |
 //!
 //! The client's own faults are no failure of the upstream: a request without its tenant is answered 400, an upload that breaks off
-//! 400, one that stalls 408, and of a client that has gone nothing is counted. Every response of the proxy's own has a header
+//! 400, one that stalls 408, and of a client that has gone nothing is counted. Where the upstream has begun its answer before it has
+//! the whole upload, the answer breaks off with that, and nothing is counted either. Every response of the proxy's own has a header
 //! `Proxy-Status`. The server refuses what is no HTTP before any of this. It speaks plain HTTP/1.1 to the upstream, and upgrades
 //! (WebSocket) are not forwarded.
 //!
-//! - [`forward`]: what stands behind the circuits; [`upload`]: request bodies on their way; [`headers`]: what is not
+//! - [`forward`]: what stands behind the circuits; [`upload`], [`download`]: bodies on their way; [`headers`]: what is not
 //!   forwarded; [`answer`]: what the proxy says itself; [`options`]: what you can choose
 
 mod answer;
+mod download;
 mod forward;
 mod headers;
 mod options;
@@ -79,8 +81,7 @@ async fn serve(options: Options) -> Result<()> {
         key = key.tenant(Part::header(header));
     }
     let circuits = CircuitBreakerLayer::new(factory.clone(), key)
-        .when_refused(Respond::new().proxy_status(answer::NAME))
-        .body_idle_timeout(options.body_idle_timeout());
+        .when_refused(Respond::new().proxy_status(answer::NAME));
     let forward = Forward::new(&options);
     let upstream = service_fn(move |request| forward.clone().send(request));
     let upstream = ServiceBuilder::new().layer(circuits).service(upstream);

@@ -53,7 +53,7 @@ pub(crate) struct Options {
     /// For how many milliseconds the upstream may take to begin its answer, and a client to go on with its upload.
     #[arg(long, default_value_t = 30_000)]
     pub(crate) first_byte_timeout_ms: u64,
-    /// For how many milliseconds the upstream may send nothing in the middle of its answer.
+    /// For how many milliseconds nothing may come in the middle of the upstream's answer, nor of the client's upload.
     #[arg(long, default_value_t = 30_000)]
     body_idle_timeout_ms: u64,
 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use circuitry_tower::CallerError;
+use circuitry_tower::{BoxError, CallerError};
 use hyper::body::{Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -27,7 +27,19 @@ struct State {
     last: Instant,
     /// Whether the upstream has asked for more than the client has sent.
     waits_for_client: bool,
+    /// Whether the client's body broke off.
+    has_failed: bool,
 }
+
+/// The upstream has all that it asked for and says nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("the upstream was silent for too long")]
+pub(crate) struct Silent;
+
+/// The client did not go on with its upload.
+#[derive(Debug, thiserror::Error)]
+#[error("the upload stalled")]
+pub(crate) struct Stalled;
 
 /// Who is late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +48,18 @@ pub(crate) enum Late {
     Upstream,
 }
 
+impl From<Late> for BoxError {
+    fn from(late: Late) -> Self {
+        match late {
+            Late::Upstream => Silent.into(),
+            Late::Client => CallerError::new(Stalled).into(),
+        }
+    }
+}
+
 impl Upload {
     pub(crate) fn new(body: Body) -> (Self, Progress) {
-        let state = State { last: Instant::now(), waits_for_client: false };
+        let state = State { last: Instant::now(), waits_for_client: false, has_failed: false };
         let progress = Progress(Arc::new(Mutex::new(state)));
         (Self { body, progress: progress.clone() }, progress)
     }
@@ -49,14 +70,31 @@ impl Progress {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// When the upload last got on.
+    pub(crate) fn last(&self) -> Instant {
+        self.state().last
+    }
+
+    /// Who is to blame, if somebody is.
+    pub(crate) fn late(&self) -> Late {
+        if self.state().waits_for_client { Late::Client } else { Late::Upstream }
+    }
+
+    /// An error of the connection to the upstream: where the upload has failed, that is why.
+    pub(crate) fn blamed(&self, error: impl Into<BoxError>) -> BoxError {
+        match self.state().has_failed {
+            true => CallerError::new(error).into(),
+            false => error.into(),
+        }
+    }
+
     /// Waits until for so long nothing has happened, and says who is to blame.
     pub(crate) async fn stalls(&self, after: Duration) -> Late {
         loop {
-            let last = self.state().last;
+            let last = self.last();
             tokio::time::sleep_until(last + after).await;
-            let state = self.state();
-            if state.last == last {
-                return if state.waits_for_client { Late::Client } else { Late::Upstream };
+            if self.last() == last {
+                return self.late();
             }
         }
     }
@@ -73,7 +111,9 @@ impl hyper::body::Body for Upload {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         let mut state = self.progress.state();
         if polled.is_ready() || !state.waits_for_client {
-            *state = State { last: Instant::now(), waits_for_client: polled.is_pending() };
+            state.last = Instant::now();
+            state.waits_for_client = polled.is_pending();
+            state.has_failed |= matches!(polled, Poll::Ready(Some(Err(_))));
         }
         drop(state);
         polled.map(|frame| frame.map(|frame| frame.map_err(CallerError::new)))
@@ -85,6 +125,13 @@ impl hyper::body::Body for Upload {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Upload {
+    /// Nobody wants any more of it.
+    fn drop(&mut self) {
+        self.progress.state().waits_for_client = false;
     }
 }
 

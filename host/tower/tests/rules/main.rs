@@ -7,6 +7,8 @@ mod bodies;
 mod classification;
 mod garbage;
 // Of the example, with their own tests.
+#[path = "../../examples/reverse_proxy/download.rs"]
+mod download;
 #[path = "../../examples/reverse_proxy/headers.rs"]
 mod headers;
 mod keys;

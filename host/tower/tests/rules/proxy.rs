@@ -311,6 +311,42 @@ async fn a_client_that_stalls_is_told_so_and_is_no_failure_of_the_upstream() {
 }
 
 #[tokio::test]
+async fn what_a_client_does_once_its_answer_has_begun_is_no_failure_of_the_upstream_either() {
+    // Its answer needs the whole upload to end.
+    let begun = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n";
+    let upstream = Upstream::that(Conduct::SaysEarly(begun.into())).await;
+    let proxy = Proxy::to(&upstream.url(), &[]).await;
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n";
+    let upload = async |then: &[u8], is_closed: bool| {
+        let mut connection = TcpStream::connect(&proxy.address).await.expect("a connection");
+        connection.write_all(head.as_bytes()).await.expect("a connection");
+        let mut told = Vec::new();
+        while !String::from_utf8_lossy(&told).contains("first") {
+            assert!(connection.read_buf(&mut told).await.expect("an answer") > 0, "{told:?}");
+        }
+        assert!(told.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&told));
+        connection.write_all(then).await.expect("a connection");
+        if is_closed {
+            connection.shutdown().await.expect("a connection");
+        }
+        // To the end: it breaks off.
+        let _ = connection.read_to_end(&mut told).await;
+        assert!(!told.ends_with(b"0\r\n\r\n"), "{}", String::from_utf8_lossy(&told));
+    };
+    for _ in 0..3 {
+        upload(b"nonsense\r\n", false).await;
+        upload(b"", true).await;
+    }
+    futures_util::future::join_all((0..6).map(|_| upload(b"5\r\nagain\r\n", false))).await;
+    assert_eq!(proxy.ask().await.status(), 200);
+    // With the whole upload it is the upstream's silence.
+    for _ in 0..3 {
+        upload(b"0\r\n\r\n", false).await;
+    }
+    assert_own(&proxy.ask().await);
+}
+
+#[tokio::test]
 async fn nothing_is_returned_but_the_upstreams_answers_and_the_proxys_own_503() {
     let upstream = Upstream::that(Conduct::answers(200, "well")).await;
     let (address, url) = (upstream.address, upstream.url());

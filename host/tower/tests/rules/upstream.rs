@@ -15,6 +15,8 @@ pub(crate) enum Conduct {
     Says(String),
     /// Sends these bytes and holds the connection.
     SaysAndHolds(String),
+    /// Sends these bytes when it has the head of a request, and then reads on.
+    SaysEarly(String),
     /// Says the request back, as the body of a response, and closes.
     Echo,
 }
@@ -91,13 +93,18 @@ async fn serve(
     conduct: &std::sync::Mutex<Conduct>,
     asked: &AtomicU64,
 ) -> std::io::Result<()> {
-    let request = read_request(&mut connection).await?;
+    let is_early = matches!(&*conduct.lock().unwrap(), Conduct::SaysEarly(_));
+    let request = read_request(&mut connection, is_early).await?;
     if request.is_empty() {
         return Ok(());
     }
     asked.fetch_add(1, Ordering::SeqCst);
     let conduct = conduct.lock().unwrap().clone();
     match conduct {
+        Conduct::SaysEarly(bytes) => {
+            connection.write_all(bytes.as_bytes()).await?;
+            tokio::io::copy(&mut connection, &mut tokio::io::sink()).await?;
+        }
         Conduct::Says(bytes) => connection.write_all(bytes.as_bytes()).await?,
         Conduct::SaysAndHolds(bytes) => {
             connection.write_all(bytes.as_bytes()).await?;
@@ -115,8 +122,8 @@ async fn serve(
     connection.shutdown().await
 }
 
-/// Reads a request: its head, and as much of a body as it announces.
-async fn read_request(connection: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+/// Reads a request: its head, and, if not that alone, as much of a body as it announces.
+async fn read_request(connection: &mut TcpStream, only_head: bool) -> std::io::Result<Vec<u8>> {
     let mut request = Vec::new();
     loop {
         if let Some(end) = request.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -124,6 +131,7 @@ async fn read_request(connection: &mut TcpStream) -> std::io::Result<Vec<u8>> {
             let length: Option<usize> =
                 head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
             let is_whole = match length {
+                _ if only_head => true,
                 Some(length) => request.len() >= end + 4 + length,
                 None if head.contains("transfer-encoding: chunked") => request.ends_with(b"0\r\n\r\n"),
                 None => true,
