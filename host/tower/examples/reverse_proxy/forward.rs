@@ -53,11 +53,12 @@ impl Forward {
             return Err(CallerError::new(NoTunnel).into());
         }
         let client = head.extensions.get::<ConnectInfo<SocketAddr>>().map(|client| client.0.ip());
-        headers::for_upstream(&mut head.headers, client, &self.upstream);
+        headers::for_upstream(&mut head.headers, &head.uri, client, &self.upstream);
         head.uri = self.uri(head.uri)?;
         head.version = Version::HTTP_11;
         head.extensions.clear();
         let (upload, progress) = Upload::new(body);
+        headers::announce(&mut head.headers, &upload);
         let answer = tokio::select! {
             answer = self.client.request(Request::from_parts(head, upload)) => answer?,
             late = progress.stalls(self.first_byte_timeout) => return Err(late.into()),

@@ -6,6 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy;
+use hyper_util::rt::TokioExecutor;
 use reqwest::{Client, RequestBuilder, Response};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -59,6 +63,10 @@ impl Proxy {
         let address = line.strip_prefix("listening on http://").expect("an address").to_owned();
         let client = Client::builder().no_proxy().build().expect("a client");
         Self { address, process, client }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/", self.address)
     }
 
     fn get(&self, path: &str) -> RequestBuilder {
@@ -344,6 +352,53 @@ async fn what_a_client_does_once_its_answer_has_begun_is_no_failure_of_the_upstr
         upload(b"0\r\n\r\n", false).await;
     }
     assert_own(&proxy.ask().await);
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_is_forwarded_whatever_the_method() {
+    let upstream = Upstream::that(Conduct::Echo).await;
+    let proxy = Proxy::to(&upstream.url(), &[]).await;
+    for method in ["GET", "DELETE", "POST"] {
+        let chunks = futures_util::stream::iter([Ok::<_, std::io::Error>("the "), Ok("body")]);
+        let request = proxy.client.request(method.parse().expect("a method"), proxy.url());
+        let request = request.body(reqwest::Body::wrap_stream(chunks));
+        // The client's own library leaves it away otherwise.
+        let request = request.header("transfer-encoding", "chunked");
+        let echo = request.send().await.expect("an answer").text().await.expect("a body");
+        let (head, body) = echo.split_once("\r\n\r\n").expect("a request");
+        assert!(head.to_ascii_lowercase().contains("transfer-encoding: chunked"), "{head}");
+        assert!(body.ends_with("0\r\n\r\n") && body.contains("body"), "{body}");
+    }
+    let echo = proxy.ask().await.text().await.expect("a body");
+    assert!(!echo.to_ascii_lowercase().contains("transfer-encoding"), "nothing comes: {echo}");
+}
+
+#[tokio::test]
+async fn an_answer_with_two_lengths_goes_by_its_chunks() {
+    let both = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n";
+    let upstream = Upstream::that(Conduct::Says(format!("{both}5\r\nfirst\r\n0\r\n\r\n"))).await;
+    let proxy = Proxy::to(&upstream.url(), &[]).await;
+    let answer = proxy.ask().await;
+    assert!(!answer.headers().contains_key("content-length"), "{answer:?}");
+    assert_eq!(answer.text().await.expect("a body"), "first");
+}
+
+#[tokio::test]
+async fn a_client_of_http_2_is_served_as_one_of_http_1() {
+    let upstream = Upstream::that(Conduct::Echo).await;
+    let proxy = Proxy::to(&upstream.url(), &[]).await;
+    let client = legacy::Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let request = http::Request::post(proxy.url()).header("cookie", "a=1").header("cookie", "b=2");
+    let request = request.body(Full::new(Bytes::from_static(b"the body"))).expect("a request");
+    let answer = client.request(request).await.expect("an answer");
+    assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_2));
+    let echo = answer.into_body().collect().await.expect("a body").to_bytes();
+    let echo = String::from_utf8(echo.to_vec()).expect("text").to_ascii_lowercase();
+    let (head, body) = echo.split_once("\r\n\r\n").expect("a request");
+    assert_eq!(body, "the body");
+    for line in [&format!("x-forwarded-host: {}", proxy.address), "cookie: a=1; b=2"] {
+        assert!(head.lines().any(|told| told == line), "no {line} in {head}");
+    }
 }
 
 #[tokio::test]
