@@ -124,6 +124,9 @@ impl<S, W: Clone> Layer<S> for CircuitBreakerLayer<W> {
 ///
 /// # Cancel safety
 /// A call that is dropped before its response is ignored: a probe's place comes free, nothing is counted.
+///
+/// # Panics
+/// A service that panics drops its call so, and is ignored too. Where that is to be a failure put a layer inside that catches it.
 #[derive(Clone, Debug)]
 pub struct CircuitBreaker<S, W = Respond> {
     service: S,

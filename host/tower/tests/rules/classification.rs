@@ -1,5 +1,7 @@
 //! What counts as what.
 
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,12 +11,14 @@ use circuitry_tower::{
     AsError, BoxError, CallerError, CircuitBreakerLayer, CircuitKey, Classifier, GrpcClassifier,
     HttpClassifier, Part, Rejection, RespondGrpc, RespondWith, ResponseHead, Verdict,
 };
+use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use tower::{Layer, ServiceExt, service_fn};
+use tokio::sync::Notify;
+use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::upstream::{Conduct, Upstream};
 use crate::world::{Script, Step, TENANT, World, answers, key, request, response};
@@ -164,7 +168,7 @@ fn around(world: &World) -> CircuitBreakerLayer {
 /// Asks in vain, and sees that the circuit outside has learnt nothing from it.
 async fn assert_ignored_outside<S, B>(outer: &World, service: S, request: fn() -> Request<()>)
 where
-    S: tower::Service<Request<()>, Response = Response<B>> + Clone,
+    S: Service<Request<()>, Response = Response<B>> + Clone,
     B: http_body::Body,
 {
     for _ in 0..5 {
@@ -332,14 +336,63 @@ async fn a_body_whose_trailers_were_not_read_is_no_failure_of_the_upstream() {
     assert_eq!(world.counted("acme").await, (0, 0));
 }
 
+/// Makes a call that is not answered, and drops it.
+async fn drop_a_call(world: &World) {
+    let called = Arc::new(Notify::new());
+    let calls = called.clone();
+    let hangs = service_fn(move |_: Request<()>| {
+        calls.notify_one();
+        std::future::pending::<Result<Response<Full<Bytes>>, std::convert::Infallible>>()
+    });
+    let service = CircuitBreakerLayer::new(world.factory.clone(), key()).layer(hangs);
+    tokio::select! {
+        answer = service.oneshot(request("acme")) => panic!("it was answered: {answer:?}"),
+        () = called.notified() => {}
+    }
+}
+
 #[tokio::test]
 async fn a_call_that_is_dropped_before_its_response_is_ignored() {
     let world = World::new().await;
-    let service = service_fn(|_: Request<()>| {
-        std::future::pending::<Result<Response<Full<Bytes>>, std::convert::Infallible>>()
-    });
-    let service = CircuitBreakerLayer::new(world.factory.clone(), key()).layer(service);
-    let mut call = std::pin::pin!(service.oneshot(request("acme")));
-    assert!(futures_util::poll!(&mut call).is_pending());
+    for _ in 0..5 {
+        drop_a_call(&world).await;
+    }
     assert_eq!(world.counted("acme").await, (0, 0));
+    assert_eq!(world.state("acme").await, State::Closed);
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_before_its_response_frees_the_place_of_its_probe() {
+    let world = World::new().await;
+    world.half_open("acme").await;
+    drop_a_call(&world).await;
+    assert_eq!(world.state("acme").await, State::HalfOpen);
+    // The place is given back behind whoever dropped it.
+    while world.circuit("acme").start().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_panics_is_ignored_unless_a_layer_inside_makes_an_error_of_it() {
+    let world = World::new().await;
+    let panics = service_fn(|request: Request<()>| async move {
+        if request.headers().contains_key(TENANT) {
+            panic!("as it is told to");
+        }
+        Ok::<_, BoxError>(response(200, Script::default()))
+    });
+    let layer = CircuitBreakerLayer::new(world.factory.clone(), key()).when_refused(AsError);
+    let bare = layer.clone().layer(panics);
+    for _ in 0..5 {
+        let call = tokio::spawn(bare.clone().oneshot(request("acme")));
+        assert!(call.await.expect_err("it panics").is_panic());
+    }
+    assert_eq!(world.counted("acme").await, (0, 0));
+    let caught = layer.layer(service_fn(move |request: Request<()>| async move {
+        let called = AssertUnwindSafe(panics.oneshot(request)).catch_unwind().await;
+        called.unwrap_or_else(|_| Err("the service panicked".into()))
+    }));
+    caught.oneshot(request("acme")).await.expect_err("it panics");
+    assert_eq!(world.counted("acme").await, (0, 1));
 }
