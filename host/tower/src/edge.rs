@@ -12,6 +12,7 @@ use crate::body::{Guard, GuardedBody, settle};
 use crate::classify::{Classifier, HttpClassifier, Verdict};
 use crate::head::{RequestHead, ResponseHead};
 use crate::key::{KeyError, RequestKey};
+use crate::log::Log;
 use crate::patience::BodyLimits;
 use crate::rejection::Rejection;
 
@@ -22,6 +23,7 @@ pub(crate) struct Edge {
     key: Arc<dyn RequestKey>,
     classifier: Arc<dyn Classifier>,
     pub(crate) limits: BodyLimits,
+    log: Log,
 }
 
 /// A call that may be made when its circuit says so.
@@ -45,6 +47,7 @@ impl Edge {
             key: Arc::new(key),
             classifier: Arc::new(HttpClassifier::new()),
             limits: BodyLimits::default(),
+            log: Log::default(),
         }
     }
 
@@ -68,7 +71,10 @@ impl Asking {
             Err(StartError::Refused(refusal)) => {
                 Err(Rejection::Refused { circuit: breaker.name().to_owned(), refusal })
             }
-            Err(error) => Err(Rejection::Circuit(Arc::new(error))),
+            Err(error) => {
+                self.edge.log.note(&error);
+                Err(Rejection::Circuit(Arc::new(error)))
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ mod head;
 mod host;
 mod key;
 mod layer;
+mod log;
 mod part;
 mod patience;
 mod refuse;

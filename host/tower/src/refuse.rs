@@ -1,8 +1,6 @@
 //! [`WhenRefused`]: what a caller gets whose call was not made: a response, or an error.
 
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -35,14 +33,13 @@ pub trait WhenRefused<B: Body, E>: Clone + Send + 'static {
 /// |---|---|
 /// | was refused | 503 with `Retry-After`, in whole seconds, rounded up and at least 1 |
 /// | has no key | 400 |
-/// | could not ask its circuit | 503 without `Retry-After`, and a warning in the log, at most every ten seconds |
+/// | could not ask its circuit | 503 without `Retry-After` |
 ///
 /// A line of text says what was wrong, without names. The [`Rejection`] is among the response's extensions, for layers outside.
 #[derive(Clone, Debug, Default)]
 pub struct Respond {
     /// The name of the proxy, in the header `Proxy-Status`.
     proxy: Option<HeaderValue>,
-    log: Log,
 }
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -102,7 +99,6 @@ where
         if let Some(told) = self.proxy_status_of(&rejection) {
             headers.insert(PROXY_STATUS, told);
         }
-        self.log.note(&rejection);
         response.extensions_mut().insert(rejection);
         Ok(response)
     }
@@ -118,10 +114,8 @@ pub fn retry_after(wait: Duration) -> HeaderValue {
 
 /// Answers as a gRPC server: status 200 and no body, with the `grpc-status` `UNAVAILABLE` (and `grpc-retry-pushback-ms`) for a refusal,
 /// `INVALID_ARGUMENT` where there is no key and `INTERNAL` where the circuit could not be asked.
-#[derive(Clone, Debug, Default)]
-pub struct RespondGrpc {
-    log: Log,
-}
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RespondGrpc(());
 
 impl RespondGrpc {
     /// Answers as a gRPC server.
@@ -155,7 +149,6 @@ impl<B: Body, E> WhenRefused<B, E> for RespondGrpc {
             let ms = u64::try_from(refusal.retry_after().as_millis()).unwrap_or(u64::MAX);
             headers.insert("grpc-retry-pushback-ms", HeaderValue::from(ms));
         }
-        self.log.note(&rejection);
         response.extensions_mut().insert(rejection);
         Ok(response)
     }
@@ -228,30 +221,5 @@ where
         let mut response = (self.0)(&rejection).map(GuardedBody::ready);
         response.extensions_mut().insert(rejection);
         Ok(response)
-    }
-}
-
-/// Logs circuits that cannot be asked, one line for many: every call to such a circuit fails.
-#[derive(Clone, Default)]
-struct Log {
-    last: Arc<Mutex<Option<Instant>>>,
-}
-
-impl Log {
-    const EVERY: Duration = Duration::from_secs(10);
-
-    fn note(&self, rejection: &Rejection) {
-        let Rejection::Circuit(error) = rejection else { return };
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_none_or(|last| last.elapsed() >= Self::EVERY) {
-            *last = Some(Instant::now());
-            tracing::warn!(%error, "calls are refused: a circuit cannot be asked");
-        }
-    }
-}
-
-impl fmt::Debug for Log {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Log")
     }
 }

@@ -28,7 +28,7 @@ pub enum Rejection {
     #[error("the request has no circuit: {0}")]
     Key(#[source] KeyError),
     /// The circuit could not be asked, and no fallback applies: what is stored for it is no record, or the component failed. A store
-    /// that is down is no such error.
+    /// that is down is no such error. A warning is logged, at most every ten seconds.
     #[error("{0}")]
     Circuit(#[source] Arc<StartError>),
 }

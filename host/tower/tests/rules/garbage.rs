@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex};
 use circuitry::{Consistency, Factory, StartError, StoreFailure};
 use circuitry_store::fault::{Fault, FaultStore};
 use circuitry_store::{Entry, Loaded, MemoryStore, Store, StoreError, Swapped, Version};
-use circuitry_tower::{AsError, CircuitBreakerLayer, Rejection};
+use circuitry_tower::{AsError, CircuitBreakerLayer, Rejection, ReqwestBreaker};
 use http::StatusCode;
 use http_body_util::BodyExt;
+use reqwest_middleware::ClientBuilder;
 use tower::{Layer, ServiceExt};
 
-use crate::world::{Script, World, answers, key, request, response};
+use crate::world::{Script, TENANT, World, answers, key, request, response};
 
 /// Answers every load with the same bytes.
 struct Garbage(Vec<u8>);
@@ -106,7 +107,7 @@ async fn a_store_that_is_down_is_what_the_settings_say() {
 }
 
 #[tokio::test]
-async fn circuits_that_cannot_be_asked_are_one_line_in_the_log_and_not_one_a_call() {
+async fn circuits_that_cannot_be_asked_are_one_line_in_the_log_and_not_one_a_call_whatever_is_answered() {
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
     impl std::io::Write for Lines {
@@ -120,10 +121,16 @@ async fn circuits_that_cannot_be_asked_are_one_line_in_the_log_and_not_one_a_cal
     }
     let ask = async || {
         let factory = factory(Garbage(b"hello".to_vec()), Consistency::Strict).await;
-        let service =
-            CircuitBreakerLayer::new(factory, key()).layer(answers(|| response(200, Script::default())));
+        let layer = CircuitBreakerLayer::new(factory.clone(), key());
+        let well = answers(|| response(200, Script::default()));
+        let responding = layer.clone().layer(well.clone());
+        let failing = layer.when_refused(AsError).layer(well);
+        let breaker = ReqwestBreaker::new(factory, key());
+        let client = ClientBuilder::new(reqwest::Client::new()).with(breaker).build();
         for _ in 0..20 {
-            service.clone().oneshot(request("acme")).await.expect("an answer");
+            responding.clone().oneshot(request("acme")).await.expect("an answer");
+            failing.clone().oneshot(request("acme")).await.map(|_| ()).expect_err("no circuit");
+            client.get("http://127.0.0.1:1/").header(TENANT, "acme").send().await.expect_err("no circuit");
         }
     };
     // Once unseen: whether anybody listens is asked when a line is first written, which another test may be about to.
@@ -134,5 +141,5 @@ async fn circuits_that_cannot_be_asked_are_one_line_in_the_log_and_not_one_a_cal
     let _guard = tracing::subscriber::set_default(subscriber);
     ask().await;
     let told = String::from_utf8(lines.0.lock().unwrap().clone()).expect("text");
-    assert_eq!(told.matches("a circuit cannot be asked").count(), 1, "{told}");
+    assert_eq!(told.matches("a circuit cannot be asked").count(), 2, "the layer's and the client's: {told}");
 }
