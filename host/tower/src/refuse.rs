@@ -141,8 +141,7 @@ impl<B: Body, E> WhenRefused<B, E> for RespondGrpc {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert("grpc-status", HeaderValue::from_static(code));
-        // No text here has a `%`, or anything else that would have to be escaped.
-        if let Ok(text) = HeaderValue::from_str(&text) {
+        if let Ok(text) = HeaderValue::from_str(&escaped(&text)) {
             headers.insert("grpc-message", text);
         }
         if let Some(refusal) = rejection.refusal() {
@@ -152,6 +151,17 @@ impl<B: Body, E> WhenRefused<B, E> for RespondGrpc {
         response.extensions_mut().insert(rejection);
         Ok(response)
     }
+}
+
+/// A `grpc-message`: what is no printable ASCII is escaped byte by byte, and `%`.
+fn escaped(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut escaped, byte| {
+        match byte {
+            b' '..=b'~' if byte != b'%' => escaped.push(char::from(byte)),
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+        escaped
+    })
 }
 
 /// Gives the [`Rejection`] as an error, with the service's own errors boxed beside it: for a client whose caller looks at errors.

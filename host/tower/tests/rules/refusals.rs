@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use circuitry::RefusalReason;
 use circuitry_tower::{
-    AsError, CircuitBreakerLayer, Rejection, Respond, RespondGrpc, RespondWith, retry_after,
+    AsError, CircuitBreakerLayer, KeyError, KeyProblem, Rejection, RequestHead, Respond, RespondGrpc,
+    RespondWith, retry_after,
 };
 use http::{HeaderName, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -112,6 +113,21 @@ async fn a_grpc_client_is_refused_in_its_own_way() {
     assert!(http_body::Body::is_end_stream(refused.body()));
     let without_key = service.oneshot(http::Request::new(())).await.expect("an answer");
     assert_eq!(without_key.headers()["grpc-status"], "3");
+}
+
+#[tokio::test]
+async fn what_a_grpc_client_is_told_is_escaped_as_grpc_has_it() {
+    let world = World::new().await;
+    let told = async |part: &'static str| {
+        let key = move |_: &RequestHead<'_>| Err(KeyError::new(part, KeyProblem::Missing));
+        let layer = CircuitBreakerLayer::new(world.factory.clone(), key).when_refused(RespondGrpc::new());
+        let service = layer.layer(answers(well));
+        let refused = service.oneshot(request("acme")).await.expect("an answer");
+        refused.headers()["grpc-message"].clone()
+    };
+    assert_eq!(told("the login").await, "the login is missing");
+    assert_eq!(told("100 %").await, "100 %25 is missing");
+    assert_eq!(told("Schl\u{fc}ssel\n~").await, "Schl%C3%BCssel%0A~ is missing");
 }
 
 #[tokio::test]
