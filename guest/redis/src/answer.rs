@@ -33,6 +33,7 @@ pub(crate) enum Misfit {
 pub(crate) enum Remedy {
     TryAgain,
     FixAccess,
+    LeaveCluster,
     GiveUp,
 }
 
@@ -86,19 +87,42 @@ pub(crate) fn remedy(error: &[u8]) -> Remedy {
         b"ERR" if contains(error, b"The user executing the script can't") => Remedy::FixAccess,
         // Not ready, not the master, not in this state of the cluster, out of memory or of disk, too few replicas,
         // busy with somebody's script: all of them pass.
-        b"LOADING" | b"READONLY" | b"MASTERDOWN" | b"CLUSTERDOWN" | b"TRYAGAIN" | b"MOVED" | b"ASK"
-        | b"OOM" | b"MISCONF" | b"NOREPLICAS" | b"BUSY" | b"NOSCRIPT" | b"UNBLOCKED" => Remedy::TryAgain,
+        b"LOADING" | b"READONLY" | b"MASTERDOWN" | b"CLUSTERDOWN" | b"TRYAGAIN" | b"OOM" | b"MISCONF"
+        | b"NOREPLICAS" | b"BUSY" | b"NOSCRIPT" | b"UNBLOCKED" => Remedy::TryAgain,
+        // The circuit is on another node, and stays there.
+        b"MOVED" | b"ASK" => Remedy::LeaveCluster,
         b"ERR" if contains(error, b"max number of clients reached") => Remedy::TryAgain,
         _ => Remedy::GiveUp,
     }
 }
 
-/// What an error to AUTH or SELECT is: whatever does not pass by itself is a login that does not fit.
-pub(crate) fn remedy_at_login(error: &[u8]) -> Remedy {
-    match remedy(error) {
-        Remedy::TryAgain => Remedy::TryAgain,
-        Remedy::FixAccess | Remedy::GiveUp => Remedy::FixAccess,
-    }
+/// Whether the server will say so to whatever comes over this connection: it has become a replica, or knows us no more.
+/// The address, or a new login, may lead further.
+pub(crate) fn is_of_the_connection(error: &[u8]) -> bool {
+    matches!(code(error), b"READONLY" | b"MASTERDOWN" | b"NOAUTH" | b"WRONGPASS")
+}
+
+/// What a server's error to a login begins with, if servers have it: whatever else stands there may be the password.
+pub(crate) fn known_code(error: &[u8]) -> &'static str {
+    const KNOWN: [&str; 12] = [
+        "WRONGPASS",
+        "NOAUTH",
+        "NOPERM",
+        "DENIED Redis is running in protected mode",
+        "DENIED",
+        "LOADING",
+        "MASTERDOWN",
+        "BUSY",
+        "MISCONF",
+        "ERR max number of clients reached",
+        "ERR AUTH <password> called without any password configured",
+        "ERR",
+    ];
+    let begins = |known: &&str| {
+        let rest = error.strip_prefix(known.as_bytes());
+        rest.is_some_and(|rest| rest.first().is_none_or(|next| !next.is_ascii_alphanumeric()))
+    };
+    KNOWN.into_iter().find(begins).unwrap_or("an error that is not known")
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
@@ -161,6 +185,21 @@ mod tests {
     }
 
     #[test]
+    fn of_an_error_to_a_login_only_a_code_that_servers_have_is_shown() {
+        for (error, shown) in [
+            ("WRONGPASS invalid username-password pair", "WRONGPASS"),
+            ("ERR max number of clients reached", "ERR max number of clients reached"),
+            ("ERR unknown command 'AUTH', with args beginning with: 's3cret' ", "ERR"),
+            ("ERR", "ERR"),
+            ("s3cret", "an error that is not known"),
+            ("ERRs3cret", "an error that is not known"),
+            ("", "an error that is not known"),
+        ] {
+            assert_eq!(known_code(error.as_bytes()), shown, "{error}");
+        }
+    }
+
+    #[test]
     fn errors_are_told_apart_by_what_to_do_about_them() {
         for (error, wanted) in [
             ("NOPERM this user has no permissions to run the 'hset' command", Remedy::FixAccess),
@@ -168,13 +207,15 @@ mod tests {
             ("LOADING Redis is loading the dataset in memory", Remedy::TryAgain),
             ("OOM command not allowed when used memory > 'maxmemory'.", Remedy::TryAgain),
             ("ERR max number of clients reached", Remedy::TryAgain),
+            ("MOVED 3999 127.0.0.1:6381", Remedy::LeaveCluster),
+            ("ASK 3999 127.0.0.1:6381", Remedy::LeaveCluster),
+            ("CLUSTERDOWN Hash slot not served", Remedy::TryAgain),
             ("ERR unknown command 'EVALSHA'", Remedy::GiveUp),
+            ("ERR DB index is out of range", Remedy::GiveUp),
             ("WRONGTYPE Operation against a key holding the wrong kind of value", Remedy::GiveUp),
             ("", Remedy::GiveUp),
         ] {
             assert_eq!(remedy(error.as_bytes()), wanted, "{error}");
         }
-        assert_eq!(remedy_at_login(b"ERR DB index is out of range"), Remedy::FixAccess);
-        assert_eq!(remedy_at_login(b"LOADING"), Remedy::TryAgain);
     }
 }

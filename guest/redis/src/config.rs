@@ -27,14 +27,16 @@ impl Config {
     /// # Errors
     /// Which variable is wrong, and what would do.
     pub(crate) fn read(variables: &[(String, String)]) -> Result<Self, String> {
-        let value =
-            |name: &str| variables.iter().rfind(|(known, _)| known == name).map(|(_, value)| value.as_str());
-        let url = value(URL).filter(|url| !url.is_empty());
-        let url =
-            url.ok_or_else(|| format!("{URL} is not set: write it like redis://user:password@host:6379/0"))?;
+        // Of equal ones the last counts, and an empty one is one that is not set.
+        let value = |name: &str| {
+            let last = variables.iter().rfind(|(known, _)| known == name);
+            last.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+        };
+        let url = value(URL)
+            .ok_or_else(|| format!("{URL} is not set: write it like redis://user:password@host:6379/0"))?;
         let address = Address::read(url).map_err(|fault| format!("{URL}: {fault}"))?;
         let timeout_ms = match value(TIMEOUT) {
-            None | Some("") => DEFAULT_TIMEOUT_MS,
+            None => DEFAULT_TIMEOUT_MS,
             Some(text) => {
                 text.parse().ok().filter(|ms| (1..=TIMEOUT_MAX_MS).contains(ms)).ok_or_else(|| {
                     format!("{TIMEOUT} is a number of milliseconds from 1 to {TIMEOUT_MAX_MS}")
@@ -60,6 +62,18 @@ mod tests {
         let config = config(&[("CIRCUITRY_REDIS_URL", "redis://host"), ("CIRCUITRY_OTHER", "x")]).ok();
         let config = config.unwrap_or_else(|| panic!("this is enough"));
         assert_eq!((&*config.prefix, config.timeout_ms), ("circuitry:", 250));
+    }
+
+    #[test]
+    fn an_empty_variable_is_one_that_is_not_set_and_of_equal_ones_the_last_counts() {
+        let url = ("CIRCUITRY_REDIS_URL", "redis://host");
+        let (prefix, timeout) = (("CIRCUITRY_REDIS_PREFIX", ""), ("CIRCUITRY_STORE_TIMEOUT_MS", ""));
+        let read = config(&[url, prefix, timeout]).unwrap_or_else(|fault| panic!("{fault}"));
+        assert_eq!((&*read.prefix, read.timeout_ms), ("circuitry:", 250));
+        let one = ("CIRCUITRY_REDIS_PREFIX", "one:");
+        let read = config(&[url, one, ("CIRCUITRY_REDIS_PREFIX", "two:")]);
+        assert_eq!(read.unwrap_or_else(|fault| panic!("{fault}")).prefix, "two:");
+        assert!(config(&[url, ("CIRCUITRY_REDIS_URL", "")]).is_err_and(|fault| fault.contains("is not set")));
     }
 
     #[test]

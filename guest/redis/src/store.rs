@@ -9,7 +9,8 @@ use alloc::vec::Vec;
 
 use crate::address::Address;
 use crate::answer::{
-    Entry, Misfit, Remedy, Ruling, code, entry_in, remedy, remedy_at_login, ruling_in, time_in,
+    Entry, Misfit, Remedy, Ruling, code, entry_in, is_of_the_connection, known_code, remedy, ruling_in,
+    time_in,
 };
 use crate::resp::{Reply, push_command};
 
@@ -45,14 +46,19 @@ pub(crate) trait Link {
 
 /// Why there are no replies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::enum_variant_names, reason = "what there is not is what tells them apart")]
 pub(crate) enum Trouble {
     /// Nothing was sent. The text says why, and it may pass.
     NoConnection(String),
     /// The host lets this component not reach the server; nothing was sent.
     NoAccess(String),
-    /// It was sent, and there is no answer, or none that is of the protocol.
+    /// Nobody can be reached so; nothing was sent.
+    Misconfigured(String),
+    /// It was sent, perhaps not all of it, and there is no answer.
     NoAnswer(String),
+    /// The same, but for the first replies: whoever turns us away says so and closes the connection.
+    Cut(Vec<Reply>, String),
+    /// It was sent, and the answer is none of the protocol, or over its limits.
+    Malformed(&'static str),
 }
 
 /// As in `wit/types.wit`.
@@ -239,7 +245,7 @@ impl<L: Link> Store<L> {
             match self.link.ask(&message, count.saturating_add(logins), task.deadline_ns) {
                 Ok(replies) => return self.logged_in(task, replies, logins),
                 Err(_) if !is_new && self.link.now_ns() < task.deadline_ns => {}
-                Err(trouble) => return Err(self.not_sent(task, trouble)),
+                Err(trouble) => return Err(self.turned_away(task, trouble, logins)),
             }
         }
     }
@@ -252,21 +258,41 @@ impl<L: Link> Store<L> {
         logins: usize,
     ) -> Result<Vec<Reply>, StoreError> {
         let rest = replies.split_off(logins.min(replies.len()));
+        let mut is_password = self.address.password.is_some();
         for reply in replies {
             match reply {
                 Reply::Simple(_) => {}
                 Reply::Error(error) => {
                     // Whoever comes next logs in again.
                     self.link.close();
-                    return Err(self.told(task, remedy_at_login(&error), &error));
+                    return Err(if is_password {
+                        self.not_let_in(task, &error)
+                    } else {
+                        self.told(task, remedy(&error), &shown_bytes(&error))
+                    });
                 }
                 _ => {
                     self.link.close();
                     return Err(StoreError::Other(self.misread_text(task)));
                 }
             }
+            is_password = false;
         }
         Ok(rest)
+    }
+
+    /// What trouble means that a message met which writes nothing. Where the server has said why, that counts.
+    fn turned_away(&mut self, task: Task<'_>, trouble: Trouble, logins: usize) -> StoreError {
+        let Trouble::Cut(replies, why) = trouble else { return self.not_sent(task, trouble) };
+        let rest = match self.logged_in(task, replies, logins) {
+            Ok(rest) => rest,
+            Err(error) => return error,
+        };
+        let error = rest.into_iter().find(|reply| matches!(reply, Reply::Error(_)));
+        match error.map(|error| self.checked(task, error)) {
+            Some(Err(error)) => error,
+            Some(Ok(_)) | None => self.not_sent(task, Trouble::NoAnswer(why)),
+        }
     }
 
     /// Makes sure that the server answers, before a write is sent to it.
@@ -278,11 +304,9 @@ impl<L: Link> Store<L> {
         let (mut message, logins) = self.login();
         push_command(&mut message, &[b"TIME"]);
         let replies = self.link.ask(&message, logins.saturating_add(1), task.deadline_ns);
-        let replies = replies.map_err(|trouble| self.not_sent(task, trouble))?;
+        let replies = replies.map_err(|trouble| self.turned_away(task, trouble, logins))?;
         let time = self.logged_in(task, replies, logins)?.pop().unwrap_or(Reply::Nil);
-        if let Reply::Error(error) = &time {
-            return Err(self.told(task, remedy(error), error));
-        }
+        let time = self.checked(task, time)?;
         match time_in(&time) {
             Some(now_ms) => {
                 self.time_was_told(now_ms);
@@ -299,9 +323,11 @@ impl<L: Link> Store<L> {
     fn ask_one(&mut self, task: Task<'_>, message: &[u8]) -> Result<Reply, StoreError> {
         match self.link.ask(message, 1, task.deadline_ns) {
             Ok(replies) => Ok(replies.into_iter().next().unwrap_or(Reply::Nil)),
-            Err(Trouble::NoAnswer(why)) => {
+            Err(Trouble::NoAnswer(why) | Trouble::Cut(_, why)) => {
                 Err(StoreError::Unknown(format!("{}: it was sent, and {why}", self.shown(task))))
             }
+            // Whoever answers so to a write may have done anything.
+            Err(Trouble::Malformed(what)) => Err(StoreError::Unknown(self.malformed_text(task, what))),
             Err(trouble) => Err(self.not_sent(task, trouble)),
         }
     }
@@ -310,7 +336,12 @@ impl<L: Link> Store<L> {
     fn checked(&mut self, task: Task<'_>, reply: Reply) -> Result<Reply, StoreError> {
         match reply {
             Reply::Error(error) if code(&error) == b"WRONGTYPE" => Err(self.wrong_type(task)),
-            Reply::Error(error) => Err(self.told(task, remedy(&error), &error)),
+            Reply::Error(error) => {
+                if is_of_the_connection(&error) {
+                    self.link.close();
+                }
+                Err(self.told(task, remedy(&error), &shown_bytes(&error)))
+            }
             reply => Ok(reply),
         }
     }
@@ -359,18 +390,38 @@ impl<L: Link> Store<L> {
                 StoreError::Unavailable(format!("{shown}: there is no connection: {why}"))
             }
             Trouble::NoAccess(why) => StoreError::Denied(format!("{shown}: {why}")),
-            Trouble::NoAnswer(why) => StoreError::Unavailable(format!("{shown}: {why}")),
+            Trouble::Misconfigured(why) => StoreError::Other(format!("{shown}: {why}")),
+            Trouble::NoAnswer(why) | Trouble::Cut(_, why) => {
+                StoreError::Unavailable(format!("{shown}: {why}"))
+            }
+            Trouble::Malformed(what) => StoreError::Other(self.malformed_text(task, what)),
         }
     }
 
-    fn told(&self, task: Task<'_>, remedy: Remedy, error: &[u8]) -> StoreError {
-        let (shown, error) = (self.shown(task), shown_bytes(error));
+    /// The server's error to AUTH. It may repeat what it was sent, so its text is not shown.
+    fn not_let_in(&self, task: Task<'_>, error: &[u8]) -> StoreError {
+        match remedy(error) {
+            Remedy::TryAgain => self.told(task, Remedy::TryAgain, known_code(error)),
+            _ => StoreError::Denied(format!(
+                "{}: the server does not take the login (user and password; a server without a password takes none): {}",
+                self.shown(task),
+                known_code(error)
+            )),
+        }
+    }
+
+    fn told(&self, task: Task<'_>, remedy: Remedy, error: &str) -> StoreError {
+        let shown = self.shown(task);
         match remedy {
             Remedy::TryAgain => {
                 StoreError::Unavailable(format!("{shown}: the server does not take it now: {error}"))
             }
             Remedy::FixAccess => StoreError::Denied(format!(
-                "{shown}: the server does not let this user do it (user, password, database and permissions): {error}"
+                "{shown}: the server does not let this user do it (user, password and permissions): {error}"
+            )),
+            Remedy::LeaveCluster => StoreError::Other(format!(
+                "{shown}: this is a Redis Cluster, which this component does not know; set CIRCUITRY_REDIS_URL to a \
+                 server that is no part of one: {error}"
             )),
             Remedy::GiveUp => StoreError::Other(format!("{shown}: the server refuses it: {error}")),
         }
@@ -391,6 +442,10 @@ impl<L: Link> Store<L> {
         let text = self.misread_text(task);
         // Whoever answers so to a write may have done anything.
         if task.is_swap { StoreError::Unknown(text) } else { StoreError::Other(text) }
+    }
+
+    fn malformed_text(&self, task: Task<'_>, what: &str) -> String {
+        format!("{}: the answer is not one of Redis: {what}", self.shown(task))
     }
 
     fn misread_text(&self, task: Task<'_>) -> String {

@@ -27,19 +27,23 @@ impl Link for Played {
     }
     fn ask(&mut self, message: &[u8], count: usize, _: u64) -> Result<Vec<Reply>, Trouble> {
         self.sent.push(message.to_vec());
-        let mut bytes = self.answers.pop_front().expect("an answer for each message")?;
-        let mut replies = Vec::new();
-        while !bytes.is_empty() {
-            let (reply, size) = crate::resp::read(bytes).expect("of the protocol").expect("whole");
-            replies.push(reply);
-            bytes = &bytes[size..];
-        }
+        let replies = replies_in(self.answers.pop_front().expect("an answer for each message")?);
         assert_eq!(replies.len(), count, "replies to {:?}", String::from_utf8_lossy(message));
         Ok(replies)
     }
     fn close(&mut self) {
         self.closed = self.closed.saturating_add(1);
     }
+}
+
+fn replies_in(mut bytes: &[u8]) -> Vec<Reply> {
+    let mut replies = Vec::new();
+    while !bytes.is_empty() {
+        let (reply, size) = crate::resp::read(bytes).expect("of the protocol").expect("whole");
+        replies.push(reply);
+        bytes = &bytes[size..];
+    }
+    replies
 }
 
 fn store_at(url: &str, connections: &[Result<bool, Trouble>], answers: &[Answered]) -> Store<Played> {
@@ -115,11 +119,109 @@ fn a_login_that_does_not_fit_is_denied_and_tells_no_password() {
     for reply in [
         &b"-WRONGPASS invalid username-password pair or user is disabled.\r\n-NOAUTH Authentication required.\r\n-NOAUTH x\r\n"[..],
         b"-ERR AUTH <password> called without any password configured\r\n*2\r\n$-1\r\n$-1\r\n*2\r\n$1\r\n1\r\n$1\r\n1\r\n",
+        // As of a server that knows no AUTH, and of a proxy that does not know the command's arguments.
+        b"-ERR unknown command 'AUTH', with args beginning with: 's3cret' \r\n*2\r\n$-1\r\n$-1\r\n*2\r\n$1\r\n1\r\n$1\r\n1\r\n",
+        b"-s3cret\r\n-NOAUTH x\r\n-NOAUTH x\r\n",
     ] {
         let mut store = store_at("redis://:s3cret@host", &[Ok(true)], &[Ok(reply)]);
         let error = store.load("a").expect_err("no login");
         assert!(matches!(&error, StoreError::Denied(text) if !text.contains("s3cret")), "{error:?}");
         assert_eq!(store.link.closed, 1);
+    }
+}
+
+#[test]
+fn a_database_that_is_not_there_is_no_login_that_does_not_fit() {
+    const REPLY: &[u8] =
+        b"+OK\r\n-ERR DB index is out of range\r\n*2\r\n$-1\r\n$-1\r\n*2\r\n$1\r\n1\r\n$1\r\n1\r\n";
+    let mut store = store_at("redis://:s3cret@host/99", &[Ok(true)], &[Ok(REPLY)]);
+    let error = store.load("a").expect_err("no such database");
+    assert!(
+        matches!(&error, StoreError::Other(text) if text.contains("DB index is out of range")),
+        "{error:?}"
+    );
+    assert_eq!(store.link.closed, 1);
+}
+
+#[test]
+fn a_connection_to_a_server_that_is_no_master_or_knows_us_no_more_is_given_up() {
+    for error in ["READONLY You can't write", "MASTERDOWN Link down", "NOAUTH Authentication", "WRONGPASS x"]
+    {
+        let reply: &[u8] = format!("-{error}\r\n").leak().as_bytes();
+        let mut swapping = store(&[Ok(reply)]);
+        assert!(swap(&mut swapping).is_err());
+        assert_eq!(swapping.link.closed, 1, "{error}");
+        let mut loading = store(&[Ok([reply, TIME].concat().leak())]);
+        assert!(loading.load("a").is_err());
+        assert_eq!(loading.link.closed, 1, "{error}");
+        let mut proving = store_at("redis://host", &[Ok(true)], &[Ok(reply)]);
+        assert!(swap(&mut proving).is_err());
+        assert_eq!(proving.link.closed, 1, "{error}");
+    }
+    for error in ["OOM command not allowed", "NOPERM no permissions", "LOADING in memory"] {
+        let mut store = store(&[Ok(format!("-{error}\r\n").leak().as_bytes())]);
+        assert!(swap(&mut store).is_err());
+        assert_eq!(store.link.closed, 0, "{error}");
+    }
+}
+
+#[test]
+fn whoever_is_turned_away_says_what_the_server_has_said() {
+    let cut = |bytes| Err(Trouble::Cut(replies_in(bytes), "the server closed the connection".to_owned()));
+    let (full, protected) =
+        (b"-ERR max number of clients reached\r\n", b"-DENIED Redis is running in protected mode\r\n");
+    for url in ["redis://host", "redis://:s3cret@host"] {
+        for is_swap in [false, true] {
+            let ask = |answer| {
+                let mut store = store_at(url, &[Ok(true)], &[answer]);
+                if is_swap {
+                    swap(&mut store).expect_err("no answer")
+                } else {
+                    store.load("a").expect_err("no answer")
+                }
+            };
+            let error = ask(cut(full));
+            assert!(
+                matches!(&error, StoreError::Unavailable(text) if text.contains("max number of clients")),
+                "{error:?}"
+            );
+            let error = ask(cut(protected));
+            let (StoreError::Other(text) | StoreError::Denied(text)) = &error else { panic!("{error:?}") };
+            assert!(text.contains("protected mode"), "{text}");
+            let error = ask(cut(b"+OK\r\n"));
+            assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("closed")), "{error:?}");
+        }
+    }
+    // A write that was sent may have been carried out, whatever somebody says before he goes.
+    assert!(matches!(swap(&mut store(&[cut(full)])), Err(StoreError::Unknown(_))));
+}
+
+#[test]
+fn an_answer_that_is_none_of_redis_is_told_from_no_answer() {
+    let malformed = || Err(Trouble::Malformed("a line of no kind that the protocol has"));
+    for is_swap in [false, true] {
+        let mut store = store_at("redis://host", &[Ok(true)], &[malformed()]);
+        let answer = if is_swap { swap(&mut store).map(drop) } else { store.load("a").map(drop) };
+        assert!(
+            matches!(&answer, Err(StoreError::Other(text)) if text.contains("not one of Redis")),
+            "{answer:?}"
+        );
+    }
+    let answer = swap(&mut store(&[malformed()]));
+    assert!(
+        matches!(&answer, Err(StoreError::Unknown(text)) if text.contains("not one of Redis")),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn a_cluster_is_named_and_not_tried_again() {
+    for reply in [&b"-MOVED 3999 127.0.0.1:6381\r\n"[..], b"-ASK 3999 127.0.0.1:6381\r\n"] {
+        let answer = swap(&mut store(&[Ok(reply)]));
+        assert!(
+            matches!(&answer, Err(StoreError::Other(text)) if text.contains("Redis Cluster")),
+            "{answer:?}"
+        );
     }
 }
 
@@ -242,4 +344,6 @@ fn nothing_is_sent_where_there_is_no_connection() {
     assert!(matches!(swap(&mut store), Err(StoreError::Unavailable(_))));
     let mut store = store_at("redis://host", &[Err(Trouble::NoAccess("-S tcp".to_owned()))], &[]);
     assert!(matches!(store.load("a"), Err(StoreError::Denied(_))));
+    let mut store = store_at("redis://host", &[Err(Trouble::Misconfigured("no name".to_owned()))], &[]);
+    assert!(matches!(store.load("a"), Err(StoreError::Other(_))));
 }
