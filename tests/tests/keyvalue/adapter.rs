@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use circuitry_store::store::ttl_ms;
 use circuitry_store::{Clock, ManualClock, Store, StoreError, Version};
-use circuitry_tests::contract::{Entry, Loaded, StoreError as WitError, Swapped};
+use circuitry_tests::contract::{Entry, Loaded, Swapped};
 use circuitry_tests::keyvalue::buckets::{Buckets, MemoryBuckets};
 use circuitry_tests::keyvalue::host::{Runnable, Running, World};
+
+use crate::answers::{Answer, error, loaded, swapped};
 
 const STORE: &str = "circuitry:breaker/store@0.1.0";
 
@@ -15,8 +17,6 @@ const STORE: &str = "circuitry:breaker/store@0.1.0";
 pub(crate) const BUCKET: &str = "default";
 
 pub(crate) const NOW_MS: u64 = 1_800_000_000_000;
-
-pub(crate) type Answer<T> = Result<T, WitError>;
 
 /// The adapter alone. It takes a second to compile, so once for the test process.
 pub(crate) fn component() -> &'static Runnable {
@@ -101,32 +101,5 @@ impl Store for AdapterStore {
     ) -> Result<circuitry_store::Swapped, StoreError> {
         let expected = expected.map(Version::as_bytes);
         swapped(self.instance().swap(circuit, expected, value, ttl.map(ttl_ms)))
-    }
-}
-
-pub(crate) fn swapped(answer: Answer<Swapped>) -> Result<circuitry_store::Swapped, StoreError> {
-    match answer.map_err(error)? {
-        Swapped::Stored(receipt) => Ok(circuitry_store::Swapped::Stored(circuitry_store::Receipt {
-            version: Version::from_bytes(receipt.version),
-            now_ms: receipt.now_ms,
-        })),
-        Swapped::Conflict(fresh) => Ok(circuitry_store::Swapped::Conflict(loaded(fresh))),
-    }
-}
-
-fn loaded(loaded: Loaded) -> circuitry_store::Loaded {
-    let entry = loaded.entry.map(|entry| circuitry_store::Entry {
-        value: entry.value,
-        version: Version::from_bytes(entry.version),
-    });
-    circuitry_store::Loaded { entry, now_ms: loaded.now_ms }
-}
-
-fn error(error: WitError) -> StoreError {
-    match error {
-        WitError::Unavailable(text) => StoreError::unavailable(text, "the host"),
-        WitError::Unknown(text) => StoreError::unknown(text, "the host"),
-        WitError::Denied(text) => StoreError::denied(text, "the host"),
-        WitError::Other(text) => StoreError::rejected(text),
     }
 }

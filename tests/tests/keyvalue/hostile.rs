@@ -6,7 +6,8 @@ use circuitry_tests::contract::{StoreError, Swapped};
 use circuitry_tests::keyvalue::buckets::{Buckets, Error, MemoryBuckets};
 use circuitry_tests::keyvalue::host::World;
 
-use crate::adapter::{Adapter, Answer, BUCKET, world};
+use crate::adapter::{Adapter, BUCKET, world};
+use crate::answers::Answer;
 
 const KEY: &str = "circuitry.emails=2Facme";
 const CIRCUIT: &str = "emails/acme";

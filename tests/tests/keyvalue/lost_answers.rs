@@ -3,7 +3,8 @@
 use circuitry_tests::contract::{StoreError, Swapped};
 use circuitry_tests::keyvalue::host::{Fault, World};
 
-use crate::adapter::{Adapter, Answer, world};
+use crate::adapter::{Adapter, world};
+use crate::answers::Answer;
 
 const CIRCUIT: &str = "payments";
 

@@ -9,7 +9,8 @@ use circuitry_store::{Loaded, ManualClock, Store, StoreError, Swapped, Version};
 use circuitry_tests::keyvalue::buckets::{Buckets, Error, MemoryBuckets, RedisBuckets};
 use circuitry_tests::keyvalue::host::{Fault, World};
 
-use crate::adapter::{Adapter, AdapterStore, NOW_MS, swapped, world_of};
+use crate::adapter::{Adapter, AdapterStore, NOW_MS, world_of};
+use crate::answers::swapped;
 
 struct KeyvalueHarness {
     clock: ManualClock,
