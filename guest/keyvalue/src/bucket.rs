@@ -35,7 +35,8 @@ struct Variable {
 
 impl Variable {
     fn of(&self, environment: &[(String, String)]) -> String {
-        let set = environment.iter().find(|(name, _)| name == self.name);
+        // Of equal ones the last counts, as in the other components.
+        let set = environment.iter().rfind(|(name, _)| name == self.name);
         set.map_or(self.default, |(_, value)| value).into()
     }
 }
@@ -201,7 +202,14 @@ mod tests {
         assert_eq!(BUCKET.of(&environment("CIRCUITRY_KEYVALUE_BUCKET", "mine")), "mine");
         assert_eq!(BUCKET.of(&environment("CIRCUITRY_KEYVALUE_BUCKET", "")), "");
         assert_eq!(BUCKET.of(&environment("CIRCUITRY_KEYVALUE_PREFIX", "mine")), "default");
+        assert_eq!(PREFIX.of(&environment("CIRCUITRY_KEYVALUE_PREFIX", "")), "");
         assert_eq!(PREFIX.of(&[]), "circuitry.");
+    }
+
+    #[test]
+    fn of_equal_variables_the_last_counts() {
+        let twice = ["one.", "two."].map(|value| environment("CIRCUITRY_KEYVALUE_PREFIX", value)).concat();
+        assert_eq!(PREFIX.of(&twice), "two.");
     }
 
     #[test]

@@ -65,8 +65,8 @@ impl Guest for Component {
         let place = Place::of(&circuit)?;
         let version = mint()?;
         let cas = place.begin()?;
-        let bytes = place.current(&cas)?;
-        let found = place.entry(bytes.as_deref())?.filter(|entry| !entry.is_over(now_ms()));
+        let seen = place.current(&cas)?;
+        let found = place.entry(seen.as_deref())?.filter(|entry| !entry.is_over(now_ms()));
         if found.as_ref().map(|entry| entry.version.as_slice()) != expected.as_deref() {
             return Ok(Swapped::Conflict(loaded(found)));
         }
@@ -79,7 +79,7 @@ impl Guest for Component {
                 value.len()
             )));
         };
-        let attempt = Attempt { place: &place, version: &version, expected: expected.as_deref() };
+        let attempt = Attempt { place: &place, version: &version, seen: seen.as_deref() };
         match atomics::swap(cas, &bytes) {
             Ok(()) => Ok(attempt.stored()),
             Err(CasError::CasFailed(fresh)) => attempt.lost(&fresh),
@@ -93,8 +93,8 @@ struct Attempt<'a> {
     place: &'a Place<'a>,
     /// The version that it writes.
     version: &'a [u8],
-    /// The version that it replaces.
-    expected: Option<&'a [u8]>,
+    /// The bytes that it replaces.
+    seen: Option<&'a [u8]>,
 }
 
 impl Attempt<'_> {
@@ -108,19 +108,17 @@ impl Attempt<'_> {
             .place
             .current(fresh)
             .map_err(|error| self.unknown("lost, and what won cannot be read", &error))?;
-        let Some(entry) = self.place.entry(bytes.as_deref())? else {
-            return Ok(Swapped::Conflict(loaded(None)));
-        };
-        if entry.version == self.version {
-            return Ok(self.stored());
-        }
-        if Some(entry.version.as_slice()) == self.expected {
+        // Every write leaves bytes of its own, and an entry that is over is not removed.
+        if bytes.as_deref() == self.seen {
             return Err(StoreError::Unknown(format!(
                 "swap of {}: the bucket says that another write came first, and none did",
                 self.place
             )));
         }
-        Ok(Swapped::Conflict(loaded(Some(entry))))
+        match self.place.entry(bytes.as_deref())? {
+            Some(entry) if entry.version == self.version => Ok(self.stored()),
+            entry => Ok(Swapped::Conflict(loaded(entry))),
+        }
     }
 
     /// The bucket failed. It may have written before that: if the entry shows the version that nobody else has, it has.

@@ -63,6 +63,27 @@ fn a_lost_race_that_nobody_has_won_is_unknown() {
 }
 
 #[test]
+fn a_lost_race_for_a_key_that_nobody_has_made_is_unknown() {
+    let (world, ..) = world();
+    let mut adapter = Adapter::start(World { faults: [Fault::Spurious].into(), ..world });
+    let answer = adapter.swap(CIRCUIT, None, b"new", None);
+    assert!(matches!(&answer, Err(StoreError::Unknown(text)) if text.contains("none did")), "{answer:?}");
+    assert_eq!(adapter.entry(CIRCUIT), None);
+}
+
+#[test]
+fn a_lost_race_for_an_entry_that_is_over_and_stays_so_is_unknown() {
+    let (world, _, clock) = world();
+    let written = Adapter::start(world.clone()).swap(CIRCUIT, None, b"old", Some(1));
+    assert!(matches!(written, Ok(Swapped::Stored(_))), "{written:?}");
+    clock.advance_ms(1);
+    let mut adapter = Adapter::start(World { faults: [Fault::Spurious].into(), ..world });
+    let answer = adapter.swap(CIRCUIT, None, b"new", None);
+    assert!(matches!(&answer, Err(StoreError::Unknown(text)) if text.contains("none did")), "{answer:?}");
+    assert_eq!(adapter.entry(CIRCUIT), None);
+}
+
+#[test]
 fn a_swap_that_is_denied_is_not_unknown() {
     let (answer, read) = swap_with(Fault::Denied);
     assert!(matches!(answer, Err(StoreError::Denied(_))), "{answer:?}");
