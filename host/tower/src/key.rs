@@ -56,6 +56,10 @@ where
 }
 
 /// A name and a context, of which [`Factory::breaker_for`] makes a circuit.
+///
+/// The name, with the tenant as circuitry's [`default_name`] has it, and each value of the context have at most 1,024 bytes, else the
+/// request has no key. That is so under a [name function](circuitry::SettingsBuilder::name_fn) of your own too, which may shorten them
+/// all the same; the name that it makes has 1 to 1,024 bytes as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     name: String,
@@ -92,7 +96,8 @@ impl Key {
         &self.context
     }
 
-    /// The breaker of this key. A key that is too long is found here, before the factory remembers it.
+    /// The breaker of this key. A key that is too long by the default name is found before the factory remembers it, one that only a name
+    /// function makes so after that: the name is not told otherwise.
     pub(crate) fn breaker(&self, factory: &Factory) -> Result<Breaker, KeyError> {
         if self.name.is_empty() {
             return Err(KeyError::new("the circuit's name", KeyProblem::Empty));
@@ -102,14 +107,21 @@ impl Key {
         }
         let bytes = default_name(&self.name, &self.context).len();
         let others = self.context.iter().map(|(_, value)| value.len()).max().unwrap_or_default();
-        match bytes.max(others) {
-            bytes if bytes > NAME_MAX_BYTES => Err(KeyError::new(
-                "the circuit's name",
-                KeyProblem::TooLong { bytes, most_bytes: NAME_MAX_BYTES },
-            )),
-            _ => Ok(factory.breaker_for(&self.name, &self.context)),
-        }
+        bounded(bytes.max(others))?;
+        let breaker = factory.breaker_for(&self.name, &self.context);
+        bounded(breaker.name().len())?;
+        Ok(breaker)
     }
+}
+
+/// Whether a circuit's name may have so many bytes.
+fn bounded(bytes: usize) -> Result<(), KeyError> {
+    let problem = match bytes {
+        0 => KeyProblem::Empty,
+        1..=NAME_MAX_BYTES => return Ok(()),
+        _ => KeyProblem::TooLong { bytes, most_bytes: NAME_MAX_BYTES },
+    };
+    Err(KeyError::new("the circuit's name", problem))
 }
 
 /// Why a request has no key. It tells what is wrong and never the value, which may be anything.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use circuitry::Factory;
 use circuitry_tower::{
     CircuitBreakerLayer, CircuitKey, Key, KeyError, KeyProblem, Part, Rejection, RequestHead, RequestKey,
 };
@@ -135,6 +136,23 @@ async fn a_key_of_ones_own_is_held_to_the_same_bounds() {
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
     }
     assert_eq!((world.store.loads(), world.store.swaps()), (0, 0), "a circuit was asked");
+}
+
+#[tokio::test]
+async fn a_name_that_a_name_function_makes_is_held_to_the_same_bounds() {
+    for (name, problem) in [
+        (String::new(), KeyProblem::Empty),
+        ("a".repeat(1_025), KeyProblem::TooLong { bytes: 1_025, most_bytes: 1_024 }),
+    ] {
+        let settings = crate::world::settings().name_fn(move |_, _| name.clone()).build();
+        let factory = Factory::new(settings.expect("usable settings")).await.expect("a factory");
+        let service = CircuitBreakerLayer::new(factory, key())
+            .layer(crate::world::answers(|| response(200, Script::default())));
+        let answer = service.oneshot(of_tenant(b"acme")).await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{problem}");
+        let Some(Rejection::Key(error)) = answer.extensions().get() else { panic!("no rejection") };
+        assert_eq!(error.problem(), &problem);
+    }
 }
 
 #[tokio::test]
