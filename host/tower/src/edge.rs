@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use circuitry::{Breaker, Factory, Outcome, Permit, StartError, WorkError};
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, Response, StatusCode};
 use http_body::Body;
 
@@ -107,7 +107,9 @@ impl Call {
                 None
             }
             Verdict::AtEnd => {
-                let length = response.headers().get(CONTENT_LENGTH);
+                // Beside a transfer coding it may be wrong.
+                let is_coded = response.headers().contains_key(TRANSFER_ENCODING);
+                let length = response.headers().get(CONTENT_LENGTH).filter(|_| !is_coded);
                 let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
                 Some(Guard::new(permit, edge.classifier.clone(), length))
             }

@@ -167,6 +167,21 @@ async fn a_body_of_known_length_has_ended_when_so_much_was_read() {
 }
 
 #[tokio::test]
+async fn a_length_beside_a_transfer_coding_says_nothing() {
+    let world = World::new().await;
+    let told = || {
+        let mut told = response(200, two_frames());
+        told.headers_mut().insert("content-length", HeaderValue::from_static("6"));
+        told.headers_mut().insert("transfer-encoding", HeaderValue::from_static("chunked"));
+        told
+    };
+    let mut body = ask(&world, told).await.into_body();
+    body.frame().await.expect("a frame").expect("data");
+    drop(body);
+    assert_eq!(world.counted("acme").await, (0, 0), "there is more");
+}
+
+#[tokio::test]
 async fn a_failure_at_the_head_waits_for_no_body() {
     let world = World::new().await;
     let answers: Vec<_> = [
