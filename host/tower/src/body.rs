@@ -24,6 +24,9 @@ pin_project! {
     /// | is not ended by the upstream in time, where a limit is set | is a failure, and the body ends in a [`BodyTimeout`](crate::BodyTimeout) |
     /// | is dropped before its end | is ignored: whoever wanted it has gone |
     ///
+    /// Of a call that is settled already (by a failure at its head, by [`Verdict::Settled`](crate::Verdict::Settled)) the body counts
+    /// nothing any more; the limit for its silence ends it all the same.
+    ///
     /// A body whose length is known has ended when so much of it was read: many readers stop there, and ask for no end.
     ///
     /// No frame waits for the circuit. An outcome is handed over at the end and settled behind it, whatever becomes of the body; in
@@ -131,7 +134,9 @@ impl<B: Body> GuardedBody<B> {
             }
             guard => guard,
         };
-        let patience = Patience::within(limits);
+        // How long all of it may take is asked for the circuit's sake: a stream whose call is settled may go on for ever.
+        let total = limits.total.filter(|_| guard.is_some());
+        let patience = Patience::within(BodyLimits { total, ..limits });
         Self { content: Content::Upstream { body, guard, patience, seen: 0, over: false } }
     }
 

@@ -84,7 +84,11 @@ impl<W> CircuitBreakerLayer<W> {
     /// How long the upstream may send nothing while its body is waited for. After that the body ends in a
     /// [`BodyTimeout`](crate::BodyTimeout) and the call is a failure. Default: as long as it likes.
     ///
-    /// Only waiting counts: a client that is slow to read is not the upstream's fault.
+    /// Only waiting counts: a client that is slow to read is not the upstream's fault. A body whose call is settled already ends so too,
+    /// so that nobody hangs on a 500 without an end; a stream of events should say something more often than that.
+    ///
+    /// An upstream that answers before it has the whole request may be waiting for the rest of that. Where the request's body comes from
+    /// somebody else, as in a gateway, measure silence in the service inside, which sees both bodies: the example `reverse_proxy` does.
     #[must_use]
     pub fn body_idle_timeout(mut self, limit: Duration) -> Self {
         self.edge.limits.idle = Some(limit);
@@ -93,6 +97,8 @@ impl<W> CircuitBreakerLayer<W> {
 
     /// How long the upstream may be waited for until its body has ended, all waits together. After that the body ends in a
     /// [`BodyTimeout`](crate::BodyTimeout) and the call is a failure. Default: as long as it takes.
+    ///
+    /// A body whose call is settled already, as a stream of events may be, goes on as long as it likes.
     #[must_use]
     pub fn body_timeout(mut self, limit: Duration) -> Self {
         self.edge.limits.total = Some(limit);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use circuitry::State;
-use circuitry_tower::{BodyTimeout, BoxError, CircuitBreakerLayer, GuardedBody};
+use circuitry::{Outcome, State};
+use circuitry_tower::{BodyTimeout, BoxError, CircuitBreakerLayer, GuardedBody, ResponseHead, Verdict};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt};
@@ -74,6 +74,32 @@ async fn a_body_that_comes_in_drops_keeps_within_the_one_limit_and_not_the_other
     assert_eq!(begun.elapsed(), LIMIT);
     assert!(error.downcast_ref::<BodyTimeout>().expect("a timeout").is_total());
     assert_eq!(world.counted("acme").await, (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_whose_call_is_settled_may_take_for_ever_and_not_be_silent_for_ever() {
+    let events = || {
+        let events =
+            std::iter::repeat_with(|| [Step::Wait(LIMIT / 3), Step::Data("event ")]).take(9).flatten();
+        events.chain([Step::Silence]).collect::<Vec<_>>()
+    };
+    for (status, counted) in [(200, (1, 0)), (500, (0, 1))] {
+        let world = World::new().await;
+        let settled = move |_: &ResponseHead<'_>| {
+            Verdict::Settled(if status == 200 { Outcome::Success } else { Outcome::Failure })
+        };
+        let limits = layer(&world).classifier(settled).body_idle_timeout(LIMIT).body_timeout(LIMIT);
+        let service = limits.layer(answers(move || response(status, Script::of(events()))));
+        let mut body = service.oneshot(request("acme")).await.expect("an answer").into_body();
+        for _ in 0..9 {
+            body.frame().await.expect("a frame").expect("an event");
+        }
+        let silence = Instant::now();
+        let error = body.frame().await.expect("a frame").expect_err("it is silent");
+        assert!(!error.downcast_ref::<BodyTimeout>().expect("a timeout").is_total());
+        assert_eq!(silence.elapsed(), LIMIT);
+        assert_eq!(world.counted("acme").await, counted, "once");
+    }
 }
 
 #[tokio::test(start_paused = true)]
