@@ -20,6 +20,10 @@ use crate::rejection::Rejection;
 /// request that cannot be sent as it is. Put it *inside* of a middleware that retries, so that every try asks and counts: added
 /// later, it is nearer to the client.
 ///
+/// Redirects are followed by reqwest behind the middleware, so a call counts in the circuit of the first URL, whoever answers in the
+/// end. Where they lead to other hosts build the client with [`redirect::Policy::none`](reqwest::redirect::Policy::none) and follow
+/// them outside of the middleware: then each is a call of its own, in the circuit of its own URL.
+///
 /// A key sees the request's extensions as reqwest's middlewares have them: `RequestBuilder::with_extension`.
 ///
 /// # Example

@@ -129,6 +129,29 @@ async fn a_request_without_a_key_is_not_sent() {
 }
 
 #[tokio::test]
+async fn a_redirect_counts_where_it_led_from_unless_it_is_followed_outside() {
+    let factory = factory().await;
+    let there = Upstream::that(Conduct::answers(500, "")).await;
+    let found = format!("HTTP/1.1 302 Found\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n", there.url());
+    let here = Upstream::that(Conduct::Says(found)).await;
+    let follows = client(ReqwestBreaker::new(factory.clone(), key()));
+    let answer = ask(&follows, &here.url(), "acme").await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(counted(&factory, &here, "acme").await, (0, 1));
+    assert_eq!(counted(&factory, &there, "acme").await, (0, 0));
+
+    let plain = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    let plain = ClientBuilder::new(plain.build().expect("a client"));
+    let follows_not = plain.with(ReqwestBreaker::new(factory.clone(), key())).build();
+    let answer = ask(&follows_not, &here.url(), "birch").await.expect("an answer");
+    let next = answer.headers()["location"].to_str().expect("text").to_owned();
+    answer.bytes().await.expect("a body");
+    ask(&follows_not, &next, "birch").await.expect("an answer");
+    assert_eq!(counted(&factory, &here, "birch").await, (1, 0));
+    assert_eq!(counted(&factory, &there, "birch").await, (0, 1));
+}
+
+#[tokio::test]
 async fn extensions_and_classifiers_are_the_users_own() {
     #[derive(Clone)]
     struct Tenant(&'static str);
