@@ -5,6 +5,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use wasip2::http::types::Fields;
+
 /// A header's name and value, as they came.
 pub(crate) type Header = (String, Vec<u8>);
 
@@ -17,7 +19,8 @@ const BYTES_MAX: usize = 64 * 1024;
 const OVERHEAD: usize = 32;
 
 /// Belong to one connection: RFC 9110, section 7.6.1. `Host` is that of the upstream, and the runtime's server has dealt with `Expect`.
-const HOP_BY_HOP: [&str; 13] = [
+/// `Trailer` is not among them: runtimes send those trailers only that it names.
+const HOP_BY_HOP: [&str; 12] = [
     "connection",
     "expect",
     "host",
@@ -27,26 +30,49 @@ const HOP_BY_HOP: [&str; 13] = [
     "proxy-authorization",
     "proxy-connection",
     "te",
-    "trailer",
     "transfer-encoding",
     "upgrade",
     ANSWER,
 ];
 
 /// The headers that a request has for the upstream, or an answer for the client; `None` when they are too large.
+///
+/// What `Connection` names stays too, where the runtime shows `Connection`; wasmtime takes it away and leaves what it names.
 pub(crate) fn passed_on(headers: Vec<Header>) -> Option<Vec<Header>> {
     let named_by_connection: Vec<String> = values(&headers, "connection")
         .flat_map(|value| value.split(|byte| *byte == b','))
         .map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase())
         .collect();
     let is_passed_on = |(name, _): &Header| {
-        let name = name.to_ascii_lowercase();
-        !HOP_BY_HOP.contains(&name.as_str()) && !named_by_connection.contains(&name)
+        !is_hop_by_hop(name) && !named_by_connection.contains(&name.to_ascii_lowercase())
     };
     let headers: Vec<_> = headers.into_iter().filter(is_passed_on).collect();
     let size = |(name, value): &Header| name.len().saturating_add(value.len()).saturating_add(OVERHEAD);
     let total = headers.iter().map(size).fold(0_usize, usize::saturating_add);
     (total <= BYTES_MAX).then_some(headers)
+}
+
+/// Whether it is of one connection only, and [`passed_on`] by nobody. Runtimes show few of them to a component.
+pub(crate) fn is_hop_by_hop(name: &str) -> bool {
+    HOP_BY_HOP.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// Whether the client says that it takes trailers. It is said again to the upstream, which may not send any otherwise.
+pub(crate) fn takes_trailers(headers: &[Header]) -> bool {
+    values(headers, "te")
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// All that the runtime takes; what it forbids is its own to send.
+pub(crate) fn fields(headers: &[Header]) -> Fields {
+    Fields::from_list(headers).unwrap_or_else(|_| {
+        let fields = Fields::new();
+        for (name, value) in headers {
+            let _ = fields.append(name, value);
+        }
+        fields
+    })
 }
 
 /// Tells the upstream how the request came: RFC 7239 and 9110, and what many servers look for. WASI tells no address of the client.
@@ -126,10 +152,14 @@ mod tests {
             ("Proxy-Authorization", "Basic x"),
             ("Circuitry-Answer", "refused"),
             ("Accept", "*/*"),
+            ("Trailer", "X-Sum"),
             ("Set-Cookie", "a=1"),
             ("Set-Cookie", "b=2"),
         ]));
-        assert_eq!(shown(&passed.unwrap_or_default()), ["Accept: */*", "Set-Cookie: a=1", "Set-Cookie: b=2"]);
+        assert_eq!(
+            shown(&passed.unwrap_or_default()),
+            ["Accept: */*", "Trailer: X-Sum", "Set-Cookie: a=1", "Set-Cookie: b=2"]
+        );
     }
 
     #[test]
@@ -139,6 +169,16 @@ mod tests {
         assert!(passed_on(many).is_none());
         // What is dropped does not count.
         assert!(passed_on(headers(&[("te", &"x".repeat(BYTES_MAX))])).is_some());
+    }
+
+    #[test]
+    fn trailers_are_asked_for_where_the_client_takes_them() {
+        for (te, expected) in
+            [("trailers", true), ("gzip;q=0.5, Trailers ", true), ("gzip", false), ("", false)]
+        {
+            assert_eq!(takes_trailers(&headers(&[("TE", te)])), expected, "{te}");
+        }
+        assert!(!takes_trailers(&[]));
     }
 
     #[test]

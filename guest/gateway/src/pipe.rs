@@ -6,7 +6,7 @@ use wasip2::http::types::{Fields, FutureTrailers, IncomingBody, OutgoingBody};
 use wasip2::io::poll::Pollable;
 use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 
-use crate::headers::passed_on;
+use crate::headers::{fields, passed_on};
 
 const READ_MAX: u64 = 64 * 1024;
 
@@ -110,11 +110,9 @@ impl Pipe {
             if let Some(trailers) = &self.trailers {
                 match trailers.get() {
                     None => return (Step::AwaitsSource, has_moved),
-                    Some(Ok(Ok(fields))) => {
-                        self.sent_trailers = fields.and_then(|fields| {
-                            let fields = passed_on(fields.entries())?;
-                            Fields::from_list(&fields).ok()
-                        });
+                    Some(Ok(Ok(came))) => {
+                        let trailers = came.and_then(|came| passed_on(came.entries()));
+                        self.sent_trailers = trailers.map(|trailers| fields(&trailers));
                         self.trailers = None;
                         return (Step::Ended, true);
                     }

@@ -1,5 +1,6 @@
 //! One request: admitted or refused, passed on, answered, and settled.
 
+use alloc::borrow::ToOwned;
 use alloc::vec::Vec;
 
 use wasip2::clocks::monotonic_clock;
@@ -14,7 +15,9 @@ use crate::answer::Own;
 use crate::circuit::circuit_name;
 use crate::config::{Config, Limits, StoreFailure};
 use crate::guard::{Admission, Ending, Guard};
-use crate::headers::{Header, add_forwarded, content_length, passed_on, retry_after_ms, values};
+use crate::headers::{
+    Header, add_forwarded, content_length, fields, passed_on, retry_after_ms, takes_trailers, values,
+};
 use crate::log;
 use crate::pipe::{Pipe, Source, Step};
 use crate::upstream::Upstream;
@@ -282,7 +285,11 @@ fn outgoing(
     path: &str,
     authority: Option<&str>,
 ) -> Result<OutgoingRequest, Own> {
+    let takes_trailers = takes_trailers(&headers);
     let mut headers = passed_on(headers).ok_or(Own::BadRequest("its headers are too large"))?;
+    if takes_trailers {
+        headers.push(("te".to_owned(), b"trailers".to_vec()));
+    }
     add_forwarded(&mut headers, authority, matches!(request.scheme(), Some(Scheme::Https)));
     let outgoing = OutgoingRequest::new(fields(&headers));
     let scheme = if upstream.is_https { Scheme::Https } else { Scheme::Http };
@@ -294,17 +301,6 @@ fn outgoing(
     outgoing.set_scheme(Some(&scheme)).map_err(|()| Own::Misconfigured)?;
     outgoing.set_authority(Some(&upstream.authority)).map_err(|()| Own::Misconfigured)?;
     Ok(outgoing)
-}
-
-/// All that the runtime takes; what it forbids is its own to send.
-fn fields(headers: &[Header]) -> Fields {
-    Fields::from_list(headers).unwrap_or_else(|_| {
-        let fields = Fields::new();
-        for (name, value) in headers {
-            let _ = fields.append(name, value);
-        }
-        fields
-    })
 }
 
 /// The body of the request, on its way, if it has one. Of those without a length only a look tells.

@@ -48,12 +48,21 @@ async fn bodies_of_both_kinds_come_through_whole_both_ways() {
 }
 
 #[tokio::test]
-async fn trailers_come_through() {
+async fn trailers_that_are_announced_come_through_both_ways() {
     let edge = Edge::start(&[]).await;
-    edge.upstream.will(vec![chunked_head(), Piece::Bytes(chunked(b"body", "x-checksum: 1234\r\n"))]);
-    // A server sends trailers to who says that it takes them.
-    let got = get(edge.gateway.address, "/", &["te: trailers"]).await;
+    let head =
+        "HTTP/1.1 200 OK\r\nx-upstream: yes\r\ntrailer: x-checksum\r\ntransfer-encoding: chunked\r\n\r\n";
+    let body = chunked(b"body", "x-checksum: 1234\r\n");
+    edge.upstream.will(vec![Piece::Bytes([head.as_bytes(), &body].concat())]);
+    let lines = ["te: trailers", "trailer: x-sum", "transfer-encoding: chunked"];
+    let whole = [request("POST", "/", &lines), chunked(b"hello", "x-sum: 5678\r\n")].concat();
+    let got = ask(edge.gateway.address, &whole).await.expect("an answer");
     assert_eq!((got.text().as_str(), got.is_whole), ("body", true));
+    assert_eq!(got.trailers, [("x-checksum".to_owned(), b"1234".to_vec())]);
+    let asked = edge.upstream.asked().pop().expect("a request");
+    assert_eq!((asked.body.as_slice(), asked.trailers.as_str()), (b"hello".as_slice(), "x-sum: 5678\n"));
+    // An upstream sends trailers to who says that it takes them.
+    assert_eq!(asked.header("te"), ["trailers"]);
     assert_eq!(edge.counts().await, (1, 1, 0));
 }
 

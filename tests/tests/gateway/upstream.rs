@@ -169,6 +169,7 @@ async fn read(stream: &mut BufReader<TcpStream>) -> Option<Asked> {
                 break;
             }
             asked.trailers += &line;
+            asked.trailers += "\n";
         }
     }
     Some(asked)
