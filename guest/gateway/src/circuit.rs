@@ -7,6 +7,11 @@ use alloc::string::String;
 /// The longest name of a circuit.
 const NAME_MAX: usize = 1_024;
 
+/// Whether an upstream of this name leaves room for that of a tenant.
+pub(crate) fn has_room(name: &str) -> bool {
+    escaped(name).len().saturating_add("/t".len()) <= NAME_MAX
+}
+
 /// The circuit of the upstream `name`, where tenants are told apart that of the tenant named by its header's `values`.
 ///
 /// # Errors
@@ -71,6 +76,13 @@ mod tests {
             &[&[b'%'; 400]],
         ] {
             assert!(name("emails", values).is_err(), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn an_upstream_has_room_where_the_shortest_tenant_has_a_circuit() {
+        for upstream in ["x".repeat(1_022), "x".repeat(1_023), "/".repeat(340), "/".repeat(341)] {
+            assert_eq!(has_room(&upstream), name(&upstream, &[b"t"]).is_ok(), "{} bytes", upstream.len());
         }
     }
 

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::headers::is_token;
+use crate::headers::{is_hop_by_hop, is_token};
 use crate::upstream::Upstreams;
 use crate::variables::Variables;
 
@@ -87,6 +87,12 @@ impl Config {
             Some(name) if !is_token(name) => {
                 return Err(format!(
                     "CIRCUITRY_TENANT_HEADER is the name of a header such as X-Tenant, not {name:?}"
+                ));
+            }
+            Some(name) if is_hop_by_hop(name) => {
+                return Err(format!(
+                    "CIRCUITRY_TENANT_HEADER cannot be {name}: it belongs to one connection, and is not shown to the gateway; \
+                     name another header, such as X-Tenant"
                 ));
             }
             name => name.map(str::to_ascii_lowercase),
@@ -236,6 +242,9 @@ mod tests {
         for (name, value) in [
             ("CIRCUITRY_UPSTREAMS", "web"),
             ("CIRCUITRY_TENANT_HEADER", "X Tenant"),
+            ("CIRCUITRY_TENANT_HEADER", "Host"),
+            ("CIRCUITRY_TENANT_HEADER", "proxy-authorization"),
+            ("CIRCUITRY_TENANT_HEADER", "Connection"),
             ("CIRCUITRY_FAILURE_STATUSES", "5xx"),
             ("CIRCUITRY_FAILURE_STATUSES", "599-500"),
             ("CIRCUITRY_FAILURE_STATUSES", "500-600"),

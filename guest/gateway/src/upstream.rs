@@ -5,6 +5,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::circuit::has_room;
+
 /// A server, and which requests are for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Upstream {
@@ -72,8 +74,13 @@ impl Upstream {
     fn read(entry: &str) -> Result<Self, &'static str> {
         let (name, rest) = entry.split_once('=').ok_or("it has no =")?;
         let name = name.trim();
-        if name.is_empty() || name.contains(char::is_whitespace) {
-            return Err("the name is missing, or there is a space in it");
+        if name.is_empty() || name.contains(|shown: char| shown.is_whitespace() || shown.is_control()) {
+            return Err("the name is missing, or there is a space or a control character in it");
+        }
+        if !has_room(name) {
+            return Err(
+                "the name is too long: with a tenant's, the name of a circuit has 1,024 bytes at most",
+            );
         }
         let mut words = rest.split_whitespace();
         let origin = words.next().ok_or("the server is missing")?;
@@ -99,8 +106,11 @@ impl Upstream {
             Some(slash) => matching.split_at_checked(slash).unwrap_or_default(),
             None => (matching, "/"),
         };
-        if host.contains(':') && !host.starts_with('[') {
-            return Err("the host to match has no port");
+        if !host.is_empty() && !is_host(host) {
+            return Err("the host to match is a name or an address, without a port");
+        }
+        if path.contains(['?', '#']) {
+            return Err("the path to match has no query and no fragment");
         }
         Ok(Self {
             name: name.to_owned(),
@@ -125,14 +135,17 @@ fn is_authority(authority: &str) -> bool {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (authority, None),
     };
-    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+    is_host(host) && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
+fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(address) => address.parse::<core::net::Ipv6Addr>().is_ok(),
         None => {
             let is_of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
             !host.is_empty() && host.bytes().all(is_of_a_name)
         }
-    };
-    is_host && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+    }
 }
 
 /// Whether `path` is `above`, or lies below it.
@@ -197,10 +210,18 @@ mod tests {
             ("web=http://user@a", "host and port only"),
             ("web=http://a:0", "no host, or a port"),
             ("web=http://:80", "no host, or a port"),
-            ("web=http://a b:80/", "the host to match has no port"),
+            ("web=http://a b:80/", "the host to match is a name or an address, without a port"),
+            ("web=http://a [::1]:80/x", "without a port"),
+            ("web=http://a [::1/x", "without a port"),
+            ("web=http://a api.example?x", "without a port"),
+            ("web=http://a api.example,other", "without a port"),
+            ("web=http://a /x?y", "no query"),
+            ("web=http://a api.example/x#y", "no query and no fragment"),
+            ("we\u{1}b=http://a", "a control character"),
             ("web=http://a / more", "behind the match"),
             ("web=http://a /; other=http://b", "matches the same requests"),
             ("web=http://a /; web=http://b /b", "share a circuit"),
+            (&format!("{}=http://a", "x".repeat(1_023)), "the name is too long"),
         ] {
             let fault = Upstreams::read(text).err().unwrap_or_else(|| panic!("{text} is taken"));
             assert!(fault.contains(wanted), "{fault}");

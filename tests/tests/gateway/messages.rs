@@ -288,6 +288,7 @@ async fn a_gateway_that_is_misconfigured_answers_and_says_once_a_request_what_to
         ("CIRCUITRY_UPSTREAMS", "web", "CIRCUITRY_UPSTREAMS"),
         ("CIRCUITRY_ALLOW_AFTER_MS", "a minute", "CIRCUITRY_ALLOW_AFTER_MS"),
         ("CIRCUITRY_STORE_FAILURE", "local", "CIRCUITRY_STORE_FAILURE"),
+        ("CIRCUITRY_TENANT_HEADER", "Host", "CIRCUITRY_TENANT_HEADER cannot be Host"),
     ] {
         let edge = Edge::start(&[(name, value)]).await;
         let got = get(edge.gateway.address, "/", &[]).await;
