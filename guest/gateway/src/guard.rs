@@ -10,7 +10,8 @@ use wasip2::random::random::get_random_u64;
 use crate::attempts::{Attempts, lowest};
 use crate::bindings::circuitry::breaker::exchange::EndRequest;
 use crate::bindings::circuitry::breaker::types::{
-    Caller, Completion, Error, JudgedBy, Loaded, Outcome, Permit, RefusalReason, Settings, Verdict,
+    Caller, Completion, Error, JudgedBy, Loaded, Outcome, Permit, RefusalReason, Settings, StoreError,
+    Verdict,
 };
 use crate::bindings::circuitry::breaker::{breaker, store};
 use crate::clock::StoreClock;
@@ -26,6 +27,8 @@ const NO_START: u64 = 1 << 63;
 const PHASES: u64 = 1_000;
 /// Two for each length of a lease, and ten lengths at most.
 const RENEWALS_MAX: u32 = 20;
+/// What the names of variables begin with.
+const VARIABLE: &str = "CIRCUITRY_";
 
 /// What the circuit says about a request.
 #[allow(clippy::large_enum_variant, reason = "there is one at a time")]
@@ -91,6 +94,10 @@ impl Guard {
                 Ok(loaded) => loaded,
                 // A try before it may have written: that is to be found out.
                 Err(_) if caller.retry_of.is_some() && attempts.again_after_trouble() => continue,
+                // So a store says which variable it cannot use.
+                Err(StoreError::Other(fault)) if fault.starts_with(VARIABLE) => {
+                    return Admission::Misconfigured(fault);
+                }
                 Err(error) => {
                     failed(circuit, "start", &Error::Store(error));
                     return Admission::StoreDown;

@@ -172,13 +172,17 @@ async fn a_store_that_lets_nobody_in_is_said_and_the_password_is_not() {
 }
 
 #[tokio::test]
-async fn a_gateway_without_a_usable_url_of_its_store_says_so() {
-    for (url, wanted) in
-        [("", "CIRCUITRY_REDIS_URL is not set"), ("rediss://host", "TLS (rediss://) is not supported")]
-    {
-        let edge = Edge::start(&[("CIRCUITRY_REDIS_URL", url), ("CIRCUITRY_STORE_FAILURE", "refuse")]).await;
-        assert_refused(&timed(&edge).await);
-        edge.gateway.says(&[wanted]).await;
+async fn a_gateway_whose_store_cannot_use_a_variable_is_misconfigured_and_passes_nothing_on() {
+    for (policy, url, wanted) in [
+        ("admit", "", "CIRCUITRY_REDIS_URL is not set"),
+        ("refuse", "", "CIRCUITRY_REDIS_URL is not set"),
+        ("admit", "rediss://host", "TLS (rediss://) is not supported"),
+    ] {
+        let edge = Edge::start(&[("CIRCUITRY_REDIS_URL", url), ("CIRCUITRY_STORE_FAILURE", policy)]).await;
+        let got = timed(&edge).await;
+        assert_eq!((got.status, got.own().as_deref()), (503, Some("misconfigured")), "{policy} {url}");
+        edge.gateway.says(&["CIRCUITRY_REDIS_URL", wanted]).await;
+        assert!(edge.upstream.asked().is_empty());
     }
 }
 
