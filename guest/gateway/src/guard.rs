@@ -25,8 +25,10 @@ use crate::wait::NS_OF_MS;
 const NO_START: u64 = 1 << 63;
 /// A ramp admits by the number of a start; at random, its share holds over all requests.
 const PHASES: u64 = 1_000;
-/// Two for each length of a lease, and ten lengths at most.
+/// Two for each length of a lease, and ten lengths at most: work that hangs does not keep a circuit half-open for ever.
 const RENEWALS_MAX: u32 = 20;
+/// A renewal that failed is tried again when half of what is left is over, down to so much.
+const RENEW_AGAIN_MIN_NS: u64 = 50 * NS_OF_MS;
 /// What the names of variables begin with.
 const VARIABLE: &str = "CIRCUITRY_";
 
@@ -67,7 +69,26 @@ pub(crate) struct Guard {
 struct Lease {
     /// On the clock of the runtime.
     renew_at_ns: u64,
+    ends_at_ns: u64,
     renewals: u32,
+}
+
+impl Lease {
+    /// Due when half of it is over.
+    fn of(left_ns: u64, renewals: u32) -> Self {
+        let (now_ns, half_ns) = (monotonic_clock::now(), left_ns.checked_div(2).unwrap_or_default());
+        Self {
+            renew_at_ns: now_ns.saturating_add(half_ns),
+            ends_at_ns: now_ns.saturating_add(left_ns),
+            renewals,
+        }
+    }
+
+    /// The same after a renewal that failed, if there is time for another.
+    fn later(self) -> Option<Self> {
+        let left_ns = self.ends_at_ns.saturating_sub(monotonic_clock::now());
+        (left_ns >= RENEW_AGAIN_MIN_NS).then(|| Self::of(left_ns, self.renewals))
+    }
 }
 
 /// How a request ended, for the circuit.
@@ -126,7 +147,7 @@ impl Guard {
                         began_ns: monotonic_clock::now(),
                         lease: None,
                     };
-                    guard.lease = guard.permit.probe.map(|probe| guard.lease_until(probe.deadline_ms));
+                    guard.lease = guard.permit.probe.map(|probe| guard.lease_until(probe.deadline_ms, 0));
                     return Admission::Admitted(guard);
                 }
                 Err(failure) => failure,
@@ -155,8 +176,8 @@ impl Guard {
         self.lease.map(|lease| lease.renew_at_ns)
     }
 
-    /// Prolongs the lease of a probe whose time has come. Where that fails, its place may go to another, and its outcome still
-    /// counts until it does.
+    /// Prolongs the lease of a probe whose time has come. Where that fails until it is over, its place may go to another, and its
+    /// outcome still counts until it does.
     pub(crate) fn renew(&mut self) {
         let (Some(lease), Some(probe)) = (self.lease.take(), self.permit.probe) else { return };
         if lease.renewals >= RENEWALS_MAX {
@@ -171,18 +192,19 @@ impl Guard {
                 self.known = Some(seen);
                 if let Some(deadline_ms) = renewed.deadlines.first().copied().flatten() {
                     let renewals = lease.renewals.saturating_add(1);
-                    self.lease = Some(Lease { renewals, ..self.lease_until(deadline_ms) });
+                    self.lease = Some(self.lease_until(deadline_ms, renewals));
                 }
             }
-            Err(failure) => failed(&self.circuit, "renewal", &failure.error),
+            Err(failure) => {
+                failed(&self.circuit, "renewal", &failure.error);
+                self.lease = lease.later();
+            }
         }
     }
 
-    /// A lease that is prolonged when half of it is over.
-    fn lease_until(&self, deadline_ms: u64) -> Lease {
+    fn lease_until(&self, deadline_ms: u64, renewals: u32) -> Lease {
         let left_ms = deadline_ms.saturating_sub(self.clock.now_ms());
-        let half_ns = left_ms.saturating_mul(NS_OF_MS).checked_div(2).unwrap_or_default();
-        Lease { renew_at_ns: monotonic_clock::now().saturating_add(half_ns), renewals: 0 }
+        Lease::of(left_ms.saturating_mul(NS_OF_MS), renewals)
     }
 
     /// Settles the request. It is told once, however often it has to be sent.

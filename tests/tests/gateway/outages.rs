@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use circuitry::State;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::client::{Answer, get};
 use crate::process::{Edge, UPSTREAM};
 use crate::servers::{OwnRedis, address_of, free_port, plain, run};
-use crate::upstream::answer;
+use crate::upstream::{Piece, answer};
 
 /// A short one, so that a store that hangs is told from one that is slow; longer than this machine takes for a round trip.
 const STORE_TIMEOUT: (&str, &str) = ("CIRCUITRY_STORE_TIMEOUT_MS", "300");
@@ -184,6 +185,32 @@ async fn a_gateway_whose_store_cannot_use_a_variable_is_misconfigured_and_passes
         edge.gateway.says(&["CIRCUITRY_REDIS_URL", wanted]).await;
         assert!(edge.upstream.asked().is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_probe_whose_lease_an_outage_could_not_prolong_is_prolonged_after_it() {
+    let redis = OwnRedis::start().await;
+    let variables =
+        [STORE_TIMEOUT, ("CIRCUITRY_ALLOW_AFTER_MS", "200"), ("CIRCUITRY_PROBE_TIMEOUT_MS", "8000")];
+    let edge = Edge::on(&redis.url(), &variables).await;
+    edge.upstream.will(answer(500, &[], b""));
+    for _ in 0..3 {
+        timed(&edge).await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    edge.upstream.will([vec![Piece::Wait(Duration::from_secs(11))], answer(200, &[], b"late")].concat());
+    let address = edge.gateway.address;
+    let probe = tokio::spawn(async move { get(address, "/", &[]).await });
+    // It takes no writes when the renewal comes, at 4 s, and takes them again before the next, at 6 s.
+    let mut plain = plain(&redis.url()).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let _: String = run(&mut plain, &["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let _: String = run(&mut plain, &["CONFIG", "SET", "min-replicas-to-write", "0"]).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(get(address, "/", &[]).await.own().as_deref(), Some("refused"));
+    assert_eq!(probe.await.expect("a task").text(), "late");
+    assert_eq!(edge.information().await.state, State::Closed);
 }
 
 /// A way to a Redis on which the answers to writes get lost, one in so many; the others come through.
