@@ -61,6 +61,8 @@ pub(crate) struct Guard {
     clock: StoreClock,
     timeout_ms: u64,
     began_ns: u64,
+    /// Of the time since then, what does not speak against the upstream.
+    left_out_ns: u64,
     /// Of a probe.
     lease: Option<Lease>,
 }
@@ -145,6 +147,7 @@ impl Guard {
                         clock,
                         timeout_ms,
                         began_ns: monotonic_clock::now(),
+                        left_out_ns: 0,
                         lease: None,
                     };
                     guard.lease = guard.permit.probe.map(|probe| guard.lease_until(probe.deadline_ms, 0));
@@ -174,6 +177,11 @@ impl Guard {
     /// When [`Guard::renew`] is to be called; on the clock of the runtime.
     pub(crate) fn renew_at_ns(&self) -> Option<u64> {
         self.lease.map(|lease| lease.renew_at_ns)
+    }
+
+    /// Takes so much off the time that the request took: it was the client who was waited for.
+    pub(crate) fn leave_out(&mut self, waited_ns: u64) {
+        self.left_out_ns = self.left_out_ns.saturating_add(waited_ns);
     }
 
     /// Prolongs the lease of a probe whose time has come. Where that fails until it is over, its place may go to another, and its
@@ -213,7 +221,8 @@ impl Guard {
             // Nobody counts it; or nodes vote, and this one has no record of its own to vote by.
             return;
         }
-        let worked_ms = monotonic_clock::now().saturating_sub(self.began_ns).checked_div(NS_OF_MS);
+        let worked_ns = monotonic_clock::now().saturating_sub(self.began_ns).saturating_sub(self.left_out_ns);
+        let worked_ms = worked_ns.checked_div(NS_OF_MS);
         let slow = match (self.permit.slow_call_after_ms, worked_ms) {
             (Some(limit_ms), Some(worked_ms)) => worked_ms > limit_ms,
             _ => false,

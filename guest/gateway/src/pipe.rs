@@ -19,11 +19,13 @@ pub(crate) struct Pipe {
     /// Read, and not yet written from `written` on.
     buffer: Vec<u8>,
     written: usize,
-    /// The last bytes of a body of known length are kept back until [`Pipe::finish`], so that whoever has them finds the request
-    /// settled.
+    /// The last bytes of a body of known length are kept back until [`Pipe::finish`]: so whoever has them finds the request settled, and
+    /// a body that turns out to be longer than its message said is never complete.
     keeps_last: bool,
     /// Bytes that are still to be read, where the message says how many it has.
     left: Option<u64>,
+    /// The runtime tells a break once, and an end from then on.
+    is_broken: bool,
     sink: Option<Sink>,
 }
 
@@ -39,12 +41,13 @@ impl Source {
     }
 
     /// What has come of it already; `None` when it has ended without a byte, as a message without a body does.
-    pub(crate) fn first_bytes(&self) -> Option<Vec<u8>> {
+    ///
+    /// # Errors
+    /// It broke off.
+    pub(crate) fn first_bytes(&self) -> Result<Option<Vec<u8>>, StreamError> {
         match self.stream.read(READ_MAX) {
-            Err(StreamError::Closed) => None,
-            // What is wrong shows again.
-            Err(StreamError::LastOperationFailed(_)) => Some(Vec::new()),
-            Ok(bytes) => Some(bytes),
+            Err(StreamError::Closed) => Ok(None),
+            read => read.map(Some),
         }
     }
 }
@@ -64,7 +67,7 @@ pub(crate) enum Step {
     AwaitsSink,
     /// All of it has come, trailers included; [`Pipe::finish`] is next.
     Ended,
-    /// The source ended too early.
+    /// The source broke off, or has more or less than its message said.
     SourceBroke,
     /// The sink takes no more.
     SinkClosed,
@@ -87,6 +90,7 @@ impl Pipe {
             written: 0,
             keeps_last: false,
             left: length,
+            is_broken: false,
             sink: Some(sink),
         };
         if !first.is_empty() {
@@ -99,6 +103,9 @@ impl Pipe {
     pub(crate) fn advance(&mut self) -> (Step, bool) {
         let mut has_moved = false;
         loop {
+            if self.is_broken {
+                return (Step::SourceBroke, has_moved);
+            }
             if !self.keeps_last && self.written < self.buffer.len() {
                 match self.write_some() {
                     Ok(true) => has_moved = true,
@@ -116,8 +123,9 @@ impl Pipe {
                         self.trailers = None;
                         return (Step::Ended, true);
                     }
-                    Some(_) => return (Step::SourceBroke, has_moved),
+                    Some(_) => self.is_broken = true,
                 }
+                continue;
             }
             let Some(source) = &self.source else { return (Step::Ended, has_moved) };
             match source.stream.read(READ_MAX) {
@@ -126,6 +134,7 @@ impl Pipe {
                     has_moved = true;
                     self.take_in(bytes);
                 }
+                Err(StreamError::Closed) if self.left.is_some_and(|left| left > 0) => self.is_broken = true,
                 Err(StreamError::Closed) => {
                     has_moved = true;
                     if let Some(Source { stream, body }) = self.source.take() {
@@ -133,18 +142,27 @@ impl Pipe {
                         self.trailers = Some(IncomingBody::finish(body));
                     }
                 }
-                Err(StreamError::LastOperationFailed(_)) => return (Step::SourceBroke, has_moved),
+                Err(StreamError::LastOperationFailed(_)) => self.is_broken = true,
             }
         }
     }
 
+    /// The same for a message that ends as soon as its source has: after [`Step::Ended`] there is nothing left to do.
+    pub(crate) fn advance_and_finish(&mut self) -> (Step, bool) {
+        match self.advance() {
+            (Step::Ended, has_moved) => (self.finish().unwrap_or(Step::Ended), has_moved),
+            other => other,
+        }
+    }
+
     fn take_in(&mut self, bytes: Vec<u8>) {
-        let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        self.left = self.left.map(|left| left.saturating_sub(size));
-        if self.keeps_last {
-            // More than the message said; the runtime will not have it, and says so when it is written.
-            self.buffer.extend_from_slice(&bytes);
-            return;
+        if let Some(left) = self.left {
+            let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            self.left = left.checked_sub(size);
+            if self.left.is_none() {
+                self.is_broken = true;
+                return;
+            }
         }
         self.buffer = bytes;
         self.written = 0;

@@ -23,6 +23,12 @@ use crate::pipe::{Pipe, Source, Step};
 use crate::upstream::Upstream;
 use crate::wait::{after, any};
 
+/// A client that has sent nothing for so long has stalled: an upstream that closes then has had enough of it, and is not broken.
+const STALL_MS: u64 = 1_000;
+
+const BROKE_OFF: &str = "it broke off, or has another length than it says";
+const TOO_SLOW: &str = "it took too long";
+
 /// Answers `request`.
 pub(crate) fn serve(config: &Config, request: IncomingRequest, out: ResponseOutparam) {
     let is_head = matches!(request.method(), Method::Head);
@@ -31,6 +37,9 @@ pub(crate) fn serve(config: &Config, request: IncomingRequest, out: ResponseOutp
         Err(own) => own.send(out, is_head),
     }
 }
+
+/// Statuses that precede an answer, and 101, which is none to a request that asked for no other protocol.
+const INTERIM: core::ops::Range<u16> = 100..200;
 
 /// A request that may go.
 struct Call<'a> {
@@ -93,7 +102,13 @@ impl<'a> Call<'a> {
     fn answered(&mut self, request: IncomingRequest) -> Result<(IncomingResponse, Option<Pipe>), Failed> {
         let limits = self.config.limits;
         let outgoing = core::mem::replace(&mut self.outgoing, OutgoingRequest::new(Fields::new()));
-        let mut upload = upload(&request, &outgoing, self.length);
+        let mut upload = upload(&request, &outgoing, self.length)?;
+        if self.length == Some(0)
+            && let Some(pipe) = &mut upload
+        {
+            // To the upstream it is complete with its head.
+            self.check_end(pipe)?;
+        }
         let began_ns = monotonic_clock::now();
         let future =
             outgoing_handler::handle(outgoing, Some(options(limits))).map_err(|code| failed(&code))?;
@@ -103,7 +118,7 @@ impl<'a> Call<'a> {
             let step = match &mut upload {
                 None => Step::Ended,
                 Some(pipe) => {
-                    let (step, has_moved) = pipe.advance();
+                    let (step, has_moved) = pipe.advance_and_finish();
                     if has_moved {
                         (upstream_ns, client_ns) = (monotonic_clock::now(), monotonic_clock::now());
                     }
@@ -111,8 +126,16 @@ impl<'a> Call<'a> {
                 }
             };
             if let Some(answer) = future.get() {
+                let has_stalled =
+                    step == Step::AwaitsSource && monotonic_clock::now() >= after(client_ns, STALL_MS);
                 return match answer {
                     Ok(Ok(response)) => Ok((response, upload)),
+                    _ if step == Step::SourceBroke => Err(client_failed(BROKE_OFF)),
+                    Ok(Err(ErrorCode::ConnectionTerminated | ErrorCode::HttpProtocolError))
+                        if has_stalled =>
+                    {
+                        Err(client_failed(TOO_SLOW))
+                    }
                     Ok(Err(code)) => Err(failed(&code)),
                     Err(()) => Err(upstream_failed("there was no answer")),
                 };
@@ -122,22 +145,14 @@ impl<'a> Call<'a> {
                 Step::AwaitsSource => {
                     deadline_ns = after(client_ns, limits.client_ms).min(after(began_ns, limits.body_ms));
                 }
-                Step::SourceBroke => return Err(client_failed("it broke off")),
-                Step::Ended => {
-                    if let Some(mut pipe) = upload.take()
-                        && pipe.finish().is_some()
-                    {
-                        // Cannot be: nothing is kept back of a request.
-                        upload = Some(pipe);
-                    }
-                }
+                Step::SourceBroke => return Err(client_failed(BROKE_OFF)),
                 // What it does not want of the request it may still answer.
-                Step::SinkClosed => upload = None,
+                Step::Ended | Step::SinkClosed => upload = None,
                 Step::AwaitsSink => {}
             }
             if monotonic_clock::now() >= deadline_ns {
                 return Err(match step {
-                    Step::AwaitsSource => client_failed("it took too long"),
+                    Step::AwaitsSource => client_failed(TOO_SLOW),
                     _ => upstream_failed("it did not answer in time"),
                 });
             }
@@ -148,7 +163,23 @@ impl<'a> Call<'a> {
     fn wait(&mut self, future: &FutureIncomingResponse, upload: Option<&Pipe>, step: Step, deadline_ns: u64) {
         let mut pollables = Vec::from([future.subscribe()]);
         pollables.extend(upload.and_then(|pipe| pipe.pollable(step)));
-        wait(self.guard.as_mut(), &pollables, deadline_ns);
+        let side = if step == Step::AwaitsSource { Side::Client } else { Side::Upstream };
+        wait(self.guard.as_mut(), &pollables, deadline_ns, side);
+    }
+
+    /// Waits until the body of a request that says it has none has ended without a byte.
+    fn check_end(&mut self, pipe: &mut Pipe) -> Result<(), Failed> {
+        let deadline_ns = after(monotonic_clock::now(), self.config.limits.client_ms);
+        loop {
+            match pipe.advance().0 {
+                Step::Ended => return Ok(()),
+                step @ (Step::AwaitsSource | Step::AwaitsSink) if monotonic_clock::now() < deadline_ns => {
+                    wait(self.guard.as_mut(), pipe.pollable(step).as_slice(), deadline_ns, Side::Client);
+                }
+                Step::AwaitsSource | Step::AwaitsSink => return Err(client_failed(TOO_SLOW)),
+                Step::SourceBroke | Step::SinkClosed => return Err(client_failed(BROKE_OFF)),
+            }
+        }
     }
 
     /// Passes the answer back.
@@ -159,6 +190,10 @@ impl<'a> Call<'a> {
         let failure =
             Ending::Failure { retry_after_ms: is_failure.then(|| retry_after_ms(&headers)).flatten() };
         let length = content_length(&headers);
+        if INTERIM.contains(&status) {
+            settle(self.guard.take(), failure);
+            return Own::UpstreamFailed("it changed the protocol unasked").send(out, self.is_head);
+        }
         let Some(answer) = answer(status, headers) else {
             settle(self.guard.take(), failure);
             return Own::UpstreamFailed("its headers are too large").send(out, self.is_head);
@@ -167,7 +202,7 @@ impl<'a> Call<'a> {
             // Before anybody hears of it.
             settle(self.guard.take(), failure);
         }
-        if self.is_head || length == Some(0) || matches!(status, 204 | 304) {
+        if self.is_head || matches!(status, 204 | 304) {
             // With its head the client has all of it.
             settle(self.guard.take(), Ending::Success);
             return ResponseOutparam::set(out, Ok(answer));
@@ -179,13 +214,38 @@ impl<'a> Call<'a> {
             settle(self.guard.take(), failure);
             return Own::UpstreamFailed("its answer has no body").send(out, self.is_head);
         };
+        if length == Some(0) {
+            return self.pass_back_empty(answer, &mut download, upload, out);
+        }
         ResponseOutparam::set(out, Ok(answer));
         let ending = self.transfer(&mut download, upload);
         settle(self.guard.take(), ending);
         if ending == Ending::Success {
             self.finish(&mut download);
         }
-        // Dropped without an end, the answer is cut, and the client sees that.
+        // Dropped without an end, the answer is cut, and the client sees that; one of HTTP/1.0 only where the answer has a length.
+    }
+
+    /// Passes back an answer that says it has no body: with its head the client has all of it, so it comes last.
+    fn pass_back_empty(
+        mut self,
+        answer: OutgoingResponse,
+        download: &mut Pipe,
+        upload: Option<Pipe>,
+        out: ResponseOutparam,
+    ) {
+        let ending = self.transfer(download, upload);
+        settle(self.guard.take(), ending);
+        match ending {
+            Ending::Success => {
+                ResponseOutparam::set(out, Ok(answer));
+                self.finish(download);
+            }
+            Ending::Ignored => Own::ClientFailed("it did not come to its end").send(out, self.is_head),
+            Ending::Failure { .. } => {
+                Own::UpstreamFailed("its answer has another length than it says").send(out, self.is_head);
+            }
+        }
     }
 
     /// Moves the answer's body, and what is left of the request's, until the first has ended.
@@ -195,29 +255,31 @@ impl<'a> Call<'a> {
         let mut moved_ns = began_ns;
         let mut waits = Waits::default();
         loop {
-            let mut pollables = Vec::new();
+            let (mut pollables, mut has_moved, mut awaits_request) = (Vec::new(), false, false);
             if let Some(pipe) = &mut upload {
-                match pipe.advance().0 {
-                    Step::Ended => {
-                        pipe.finish();
-                        upload = None;
-                    }
-                    Step::SinkClosed => upload = None,
+                let step;
+                (step, has_moved) = pipe.advance_and_finish();
+                awaits_request = step == Step::AwaitsSource;
+                pollables.extend(pipe.pollable(step));
+                match step {
+                    Step::Ended | Step::SinkClosed => upload = None,
                     Step::SourceBroke => return Ending::Ignored,
-                    step => pollables.extend(pipe.pollable(step)),
+                    Step::AwaitsSource | Step::AwaitsSink => {}
                 }
             }
-            let (step, has_moved) = download.advance();
+            let (step, has_come) = download.advance();
             let now_ns = monotonic_clock::now();
-            if has_moved {
+            if has_moved || has_come {
                 moved_ns = now_ns;
             }
-            let limit_ms = match step {
+            let has_stalled = awaits_request && now_ns >= after(moved_ns, STALL_MS);
+            let (side, limit_ms) = match step {
                 Step::Ended => return Ending::Success,
-                Step::SourceBroke => return failure,
-                Step::SinkClosed => return Ending::Ignored,
-                Step::AwaitsSource => limits.between_bytes_ms,
-                Step::AwaitsSink => limits.client_ms,
+                Step::SourceBroke if !has_stalled => return failure,
+                Step::SourceBroke | Step::SinkClosed => return Ending::Ignored,
+                Step::AwaitsSource if !awaits_request => (Side::Upstream, limits.between_bytes_ms),
+                // It takes no more of the answer; or the upstream may want the rest of the request first.
+                Step::AwaitsSource | Step::AwaitsSink => (Side::Client, limits.client_ms),
             };
             if now_ns >= after(began_ns, limits.body_ms) {
                 // Whoever was waited for longer has taken too long.
@@ -225,11 +287,11 @@ impl<'a> Call<'a> {
             }
             let deadline_ns = after(moved_ns, limit_ms);
             if now_ns >= deadline_ns {
-                return if step == Step::AwaitsSink { Ending::Ignored } else { failure };
+                return if side == Side::Client { Ending::Ignored } else { failure };
             }
             pollables.extend(download.pollable(step));
-            wait(self.guard.as_mut(), &pollables, deadline_ns.min(after(began_ns, limits.body_ms)));
-            waits.add(step, monotonic_clock::now().saturating_sub(now_ns));
+            wait(self.guard.as_mut(), &pollables, deadline_ns.min(after(began_ns, limits.body_ms)), side);
+            waits.add(side, monotonic_clock::now().saturating_sub(now_ns));
         }
     }
 
@@ -245,6 +307,13 @@ impl<'a> Call<'a> {
     }
 }
 
+/// Who is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Client,
+    Upstream,
+}
+
 /// How long the answer's body waited for each side.
 #[derive(Default)]
 struct Waits {
@@ -253,20 +322,25 @@ struct Waits {
 }
 
 impl Waits {
-    fn add(&mut self, step: Step, waited_ns: u64) {
-        let side = if step == Step::AwaitsSink { &mut self.client_ns } else { &mut self.upstream_ns };
-        *side = side.saturating_add(waited_ns);
+    fn add(&mut self, side: Side, waited_ns: u64) {
+        let sum_ns = match side {
+            Side::Client => &mut self.client_ns,
+            Side::Upstream => &mut self.upstream_ns,
+        };
+        *sum_ns = sum_ns.saturating_add(waited_ns);
     }
 }
 
 /// Waits for one of `pollables`, and prolongs the lease of a probe meanwhile.
-fn wait(guard: Option<&mut Guard>, pollables: &[Pollable], deadline_ns: u64) {
-    let Some((guard, renew_at_ns)) = guard.and_then(|guard| guard.renew_at_ns().map(|at_ns| (guard, at_ns)))
-    else {
-        return any(pollables, deadline_ns);
-    };
+fn wait(guard: Option<&mut Guard>, pollables: &[Pollable], deadline_ns: u64, side: Side) {
+    let Some(guard) = guard else { return any(pollables, deadline_ns) };
+    let (began_ns, renew_at_ns) = (monotonic_clock::now(), guard.renew_at_ns().unwrap_or(u64::MAX));
     any(pollables, deadline_ns.min(renew_at_ns));
-    if monotonic_clock::now() >= renew_at_ns {
+    let now_ns = monotonic_clock::now();
+    if side == Side::Client {
+        guard.leave_out(now_ns.saturating_sub(began_ns));
+    }
+    if now_ns >= renew_at_ns {
         guard.renew();
     }
 }
@@ -303,14 +377,22 @@ fn outgoing(
     Ok(outgoing)
 }
 
-/// The body of the request, on its way, if it has one. Of those without a length only a look tells.
-fn upload(request: &IncomingRequest, outgoing: &OutgoingRequest, length: Option<u64>) -> Option<Pipe> {
-    if length == Some(0) {
-        return None;
+/// The body of the request, on its way, if it has one. Only a look tells: a length may be left beside chunks, and is wrong then.
+fn upload(
+    request: &IncomingRequest,
+    outgoing: &OutgoingRequest,
+    length: Option<u64>,
+) -> Result<Option<Pipe>, Failed> {
+    let cannot_be_read = || client_failed("its body cannot be read");
+    let source = request.consume().ok().and_then(Source::open).ok_or_else(cannot_be_read)?;
+    match source.first_bytes() {
+        Ok(Some(first)) => {
+            let pipe = outgoing.body().ok().and_then(|sink| Pipe::new(source, first, length, sink));
+            pipe.map(Some).ok_or_else(cannot_be_read)
+        }
+        Ok(None) if length.unwrap_or_default() == 0 => Ok(None),
+        Ok(None) | Err(_) => Err(client_failed(BROKE_OFF)),
     }
-    let source = Source::open(request.consume().ok()?)?;
-    let first = source.first_bytes()?;
-    Pipe::new(source, first, None, outgoing.body().ok()?)
 }
 
 /// The runtime knows best how long connecting takes; the other waits are the gateway's own, because only it knows whom it is

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use circuitry::{Context, Outcome, Override, OverrideKind, StartError, State};
+use circuitry::{Context, Outcome, Override, OverrideKind, StartError, State, TripRule, Window};
 
-use crate::client::{get, request};
+use crate::client::{Client, get, request};
 use crate::process::{Edge, UPSTREAM, breaker};
-use crate::servers::{plain, run};
+use crate::servers::{factory, patient, plain, redis_store, run};
 use crate::upstream::{Piece, answer};
 
 #[tokio::test]
@@ -196,4 +196,25 @@ async fn a_probe_that_still_works_keeps_its_place() {
     assert_eq!(get(address, "/", &[]).await.own().as_deref(), Some("refused"));
     assert_eq!(probe.await.expect("a task").text(), "late");
     assert_eq!(edge.information().await.state, State::Closed);
+}
+
+#[tokio::test]
+async fn a_request_is_slow_by_the_time_of_the_upstream_and_not_of_the_client() {
+    let edge = Edge::start(&[]).await;
+    // The settings with the higher revision are in force, and these open the circuit at the first slow call.
+    let rule = TripRule::SlowCallRate { per_mille: 1, window: Window::Calls(10), minimum_calls: 1 };
+    let settings = patient().trip_rules([rule]).slow_call_after(Duration::from_secs(2)).settings_revision(1);
+    let worker = factory(settings.store(redis_store(&edge.redis_url, &edge.prefix).await)).await;
+    breaker(&worker).start().await.expect("a permit").end(Outcome::Success).await.expect("settled");
+
+    let mut client = Client::connect(edge.gateway.address).await;
+    client.send(&request("POST", "/", &["content-length: 5"])).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    client.send(b"hello").await;
+    assert_eq!(client.answer(true).await.expect("an answer").text(), "well");
+    assert_eq!(edge.information().await.state, State::Closed);
+
+    edge.upstream.will([vec![Piece::Wait(Duration::from_secs(3))], answer(200, &[], b"late")].concat());
+    assert_eq!(get(edge.gateway.address, "/", &[]).await.text(), "late");
+    assert_eq!(get(edge.gateway.address, "/", &[]).await.own().as_deref(), Some("refused"));
 }

@@ -62,6 +62,11 @@ impl Client {
         let _ = self.stream.get_mut().write_all(bytes).await;
     }
 
+    /// Sends nothing more; what comes is read all the same.
+    pub(crate) async fn send_no_more(&mut self) {
+        self.stream.get_mut().shutdown().await.expect("a connection");
+    }
+
     /// Reads one answer. `has_body` is whether one may follow the head.
     pub(crate) async fn answer(&mut self, has_body: bool) -> Result<Answer, String> {
         let read = timeout(LONGEST, self.read(has_body)).await;

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use circuitry::Outcome;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::client::{Client, ask, get, request};
-use crate::process::{Edge, Gateway};
-use crate::servers::free_port;
-use crate::upstream::{Piece, answer, chunked_head};
+use crate::client::{Answer, Client, ask, get, request};
+use crate::outages::{Fate, way};
+use crate::process::{Edge, Gateway, UPSTREAM, breaker};
+use crate::servers::{factory, free_port, patient, redis_store, redis_url};
+use crate::upstream::{Piece, answer, chunked_head, raw, read_head};
 
 fn bytes(size: usize) -> Vec<u8> {
     (0..size).map(|_| fastrand::u8(..)).collect()
@@ -163,6 +165,45 @@ async fn a_body_that_breaks_off_is_a_failure_and_the_answer_is_cut() {
 }
 
 #[tokio::test]
+async fn an_answer_of_another_length_than_it_says_is_a_failure_and_is_cut() {
+    let edge = Edge::start(&[("CIRCUITRY_FAILURE_COUNT_THRESHOLD", "20")]).await;
+    let mut failures = 0;
+    for wait in [0, 300] {
+        // Where there are chunks too, a length that precedes them stays.
+        for (length, own) in [(100, None), (3, None), (0, Some("upstream-failed"))] {
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nx-upstream: yes\r\ncontent-length: {length}\r\ntransfer-encoding: chunked\r\n\r\n"
+            );
+            let (head, body) = (Piece::Bytes(head.into_bytes()), Piece::Bytes(chunked(b"hello", "")));
+            edge.upstream.will(vec![head, Piece::Wait(Duration::from_millis(wait)), body]);
+            let got = get(edge.gateway.address, "/", &[]).await;
+            assert_eq!(got.own().as_deref(), own, "{length}: {got:?}");
+            assert!(own.is_some() || !got.is_whole, "{length}: {got:?}");
+            failures += 1;
+            assert_eq!(edge.counts().await, (failures, 0, failures), "{length}");
+        }
+    }
+    // One that says that it is empty, and does not end.
+    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\ntransfer-encoding: chunked\r\n\r\n";
+    let edge = Edge::start(&[("CIRCUITRY_BETWEEN_BYTES_TIMEOUT_MS", "500")]).await;
+    edge.upstream.will(vec![Piece::Bytes(head.to_vec()), Piece::Hang]);
+    assert_eq!(get(edge.gateway.address, "/", &[]).await.own().as_deref(), Some("upstream-failed"));
+    assert_eq!(edge.counts().await, (1, 0, 1));
+    edge.gateway.assert_never_failed();
+}
+
+#[tokio::test]
+async fn an_upstream_that_changes_the_protocol_unasked_is_a_failure() {
+    let edge = Edge::start(&[]).await;
+    let head = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\nraw";
+    edge.upstream.will(vec![Piece::Bytes(head.to_vec())]);
+    let got = get(edge.gateway.address, "/", &["connection: upgrade", "upgrade: websocket"]).await;
+    assert_eq!((got.status, got.own().as_deref()), (503, Some("upstream-failed")));
+    assert_eq!(edge.counts().await, (1, 0, 1));
+    edge.gateway.assert_never_failed();
+}
+
+#[tokio::test]
 async fn a_body_that_never_ends_is_cut_and_is_a_failure() {
     let edge = Edge::start(&[
         ("CIRCUITRY_FAILURE_COUNT_THRESHOLD", "10"),
@@ -255,26 +296,159 @@ async fn what_the_client_does_wrong_is_no_failure_of_the_upstream() {
     edge.gateway.assert_never_failed();
 }
 
+/// Asks with a head and, so much later, the rest; then the connection says whether more will come.
+async fn ask_in_parts(edge: &Edge, lines: &[&str], pause_ms: u64, rest: &[u8], is_all: bool) -> Answer {
+    let mut client = Client::connect(edge.gateway.address).await;
+    client.send(&request("POST", "/", lines)).await;
+    tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+    client.send(rest).await;
+    if is_all {
+        client.send_no_more().await;
+    }
+    client.answer(true).await.expect("an answer")
+}
+
+#[tokio::test]
+async fn a_request_that_breaks_off_reaches_nobody_whole_and_is_no_failure() {
+    let edge = Edge::start(&[("CIRCUITRY_FAILURE_COUNT_THRESHOLD", "0")]).await;
+    for pause_ms in [0, 300] {
+        for (line, rest) in [
+            ("transfer-encoding: chunked", &b""[..]),
+            ("transfer-encoding: chunked", b"xyz\r\n"),
+            ("transfer-encoding: chunked", b"5\r\nhello\r\n"),
+            ("content-length: 10", b""),
+            ("content-length: 10", b"hello"),
+        ] {
+            let got = ask_in_parts(&edge, &[line], pause_ms, rest, true).await;
+            assert_eq!((got.status, got.own().as_deref()), (503, Some("client-failed")), "{line} {rest:?}");
+        }
+    }
+    assert!(edge.upstream.asked().is_empty());
+    assert_eq!(edge.counts().await, (0, 0, 0));
+    edge.gateway.assert_never_failed();
+}
+
+#[tokio::test]
+async fn a_request_of_another_length_than_it_says_reaches_nobody_whole_and_is_no_failure() {
+    let edge = Edge::start(&[("CIRCUITRY_FAILURE_COUNT_THRESHOLD", "0")]).await;
+    let chunks = chunked(b"hello", "");
+    for pause_ms in [0, 300] {
+        for length in [100, 3, 0] {
+            // Where there are chunks too, a length that precedes them stays.
+            let lines = [&*format!("content-length: {length}"), "transfer-encoding: chunked"];
+            let got = ask_in_parts(&edge, &lines, pause_ms, &chunks, false).await;
+            assert_eq!((got.status, got.own().as_deref()), (503, Some("client-failed")), "{length}");
+        }
+    }
+    assert!(edge.upstream.asked().is_empty());
+    assert_eq!(edge.counts().await, (0, 0, 0));
+    let lines = ["content-length: 5", "transfer-encoding: chunked"];
+    assert_eq!(ask_in_parts(&edge, &lines, 300, &chunks, false).await.text(), "well");
+    assert_eq!(edge.upstream.asked().pop().expect("a request").body, b"hello");
+    let lines = ["content-length: 0", "transfer-encoding: chunked"];
+    assert_eq!(ask_in_parts(&edge, &lines, 300, b"0\r\n\r\n", false).await.text(), "well");
+    assert_eq!(edge.upstream.asked().pop().expect("a request").body, b"");
+    edge.gateway.assert_never_failed();
+}
+
+/// What a gateway before an upstream of the test's own has beside `edge`.
+fn variables_for(edge: &Edge, origin: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("CIRCUITRY_UPSTREAMS", format!("{UPSTREAM}={origin} /")),
+        ("CIRCUITRY_REDIS_URL", edge.redis_url.clone()),
+        ("CIRCUITRY_REDIS_PREFIX", edge.prefix.clone()),
+        ("CIRCUITRY_STORE_TIMEOUT_MS", "20000".into()),
+    ]
+}
+
+#[tokio::test]
+async fn a_request_that_breaks_off_while_the_answer_comes_is_not_ended_as_if_it_were_whole() {
+    // Writes take longer than a probe's lease, so a probe is in one all the time and looks at the world every two seconds.
+    const WRITE: Duration = Duration::from_secs(2);
+    let slow_way = way(&redis_url(), |_| Fate::Waits(WRITE)).await;
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let origin = raw(move |mut stream| {
+        let tell = tell.clone();
+        async move {
+            let mut bytes = read_head(&mut stream).await;
+            tokio::time::sleep(WRITE / 2).await;
+            let head = b"HTTP/1.1 200 OK\r\nx-upstream: yes\r\ntransfer-encoding: chunked\r\n\r\n";
+            stream.write_all(head).await.expect("a connection");
+            tell.send(None).expect("a test");
+            let _ = stream.read_to_end(&mut bytes).await;
+            let _ = tell.send(Some(String::from_utf8_lossy(&bytes).into_owned()));
+        }
+    })
+    .await;
+    let upstreams = format!("{UPSTREAM}={origin} /");
+    let variables = [("CIRCUITRY_UPSTREAMS", &*upstreams), ("CIRCUITRY_PROBE_TIMEOUT_MS", "1000")];
+    let edge = Edge::on(&format!("redis://{slow_way}"), &variables).await;
+    let settings = patient().failure_count_threshold(0).allow_after(Duration::from_millis(1));
+    let worker = factory(settings.store(redis_store(&redis_url(), &edge.prefix).await)).await;
+    breaker(&worker).start().await.expect("a permit").end(Outcome::Failure).await.expect("settled");
+
+    let mut client = Client::connect(edge.gateway.address).await;
+    client.send(&request("POST", "/", &["transfer-encoding: chunked"])).await;
+    assert_eq!(told.recv().await.expect("the answer has begun"), None);
+    // At its next look it finds the answer, and at the one after that the break too.
+    tokio::time::sleep(WRITE).await;
+    client.send(b"xyz\r\n").await;
+    let shown = told.recv().await.expect("the end of the request").expect("all that came");
+    assert!(!shown.ends_with("\r\n0\r\n\r\n"), "{shown}");
+    assert!(!client.answer(true).await.is_ok_and(|got| got.is_whole && got.own().is_none()));
+    edge.gateway.assert_never_failed();
+}
+
+#[tokio::test]
+async fn a_client_that_stalls_is_no_failure_of_an_upstream_that_closes_or_waits_then() {
+    let edge = Edge::start(&[]).await;
+    let stalled = [request("POST", "/", &["content-length: 10"]), b"abc".to_vec()].concat();
+    // It has a shorter patience than the gateway.
+    let closes = raw(async |mut stream| {
+        read_head(&mut stream).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    })
+    .await;
+    let gateway = Gateway::with(&variables_for(&edge, &closes));
+    let got = ask(gateway.address, &stalled).await.expect("an answer");
+    assert_eq!(got.own().as_deref(), Some("client-failed"));
+    assert_eq!(edge.counts().await, (0, 0, 0));
+    // It has begun with its answer.
+    let waits = raw(async |mut stream| {
+        read_head(&mut stream).await;
+        let head = b"HTTP/1.1 200 OK\r\nx-upstream: yes\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(head).await.expect("a connection");
+        std::future::pending().await
+    })
+    .await;
+    let mut variables = variables_for(&edge, &waits);
+    variables.push(("CIRCUITRY_CLIENT_TIMEOUT_MS", "1500".into()));
+    variables.push(("CIRCUITRY_BETWEEN_BYTES_TIMEOUT_MS", "500".into()));
+    let gateway = Gateway::with(&variables);
+    let got = ask(gateway.address, &stalled).await.expect("an answer");
+    assert!(got.status == 200 && !got.is_whole, "{got:?}");
+    assert_eq!(edge.counts().await, (0, 0, 0));
+    // One that takes the connection and closes it at once is broken, whatever there is of the request.
+    let broken = raw(async |_| ()).await;
+    let gateway = Gateway::with(&variables_for(&edge, &broken));
+    let got = ask(gateway.address, &stalled).await.expect("an answer");
+    assert_eq!(got.own().as_deref(), Some("upstream-failed"));
+    assert_eq!(edge.counts().await, (1, 0, 1));
+    gateway.assert_never_failed();
+}
+
 #[tokio::test]
 async fn an_upstream_may_answer_before_it_has_the_whole_request() {
     let edge = Edge::start(&[]).await;
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-    let early = listener.local_addr().expect("its address");
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            // The head, and no more.
-            let _ = stream.read(&mut [0; 256]).await;
-            let head = b"HTTP/1.1 413 Too Large\r\nx-upstream: yes\r\ncontent-length: 9\r\n\r\ntoo large";
-            let _ = stream.write_all(head).await;
-            tokio::time::sleep(Duration::from_secs(5)).await;
-        }
-    });
-    let variables = [
-        ("CIRCUITRY_UPSTREAMS", format!("web=http://{early} /")),
-        ("CIRCUITRY_REDIS_URL", edge.redis_url.clone()),
-        ("CIRCUITRY_REDIS_PREFIX", edge.prefix.clone()),
-    ];
-    let gateway = Gateway::with(&variables);
+    let early = raw(async |mut stream| {
+        // The head, and no more.
+        let _ = stream.read(&mut [0; 256]).await;
+        let head = b"HTTP/1.1 413 Too Large\r\nx-upstream: yes\r\ncontent-length: 9\r\n\r\ntoo large";
+        let _ = stream.write_all(head).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    })
+    .await;
+    let gateway = Gateway::with(&variables_for(&edge, &early));
     let mut client = Client::connect(gateway.address).await;
     client.send(&[request("POST", "/", &["content-length: 100000000"]), bytes(100_000)].concat()).await;
     let got = client.answer(true).await.expect("an answer");

@@ -213,15 +213,23 @@ async fn a_probe_whose_lease_an_outage_could_not_prolong_is_prolonged_after_it()
     assert_eq!(edge.information().await.state, State::Closed);
 }
 
-/// A way to a Redis on which the answers to writes get lost, one in so many; the others come through.
-async fn lossy(redis_url: &str, one_in: u32) -> SocketAddr {
+/// What becomes of a write.
+pub(crate) enum Fate {
+    Passes,
+    /// It is carried out, and nobody hears of it.
+    IsLost,
+    Waits(Duration),
+}
+
+/// A way to a Redis on which writes, numbered from 0, have a fate.
+pub(crate) async fn way(redis_url: &str, fate: impl Fn(u32) -> Fate + Clone + Send + 'static) -> SocketAddr {
     let redis = address_of(redis_url);
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
     let address = listener.local_addr().expect("its address");
     let writes = Arc::new(AtomicU32::new(0));
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
-            let writes = writes.clone();
+            let (writes, fate) = (writes.clone(), fate.clone());
             tokio::spawn(async move {
                 let mut server = TcpStream::connect(redis).await.expect("a Redis");
                 let (mut asked, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
@@ -229,10 +237,13 @@ async fn lossy(redis_url: &str, one_in: u32) -> SocketAddr {
                     tokio::select! {
                         size = client.read(&mut asked) => {
                             let Ok(size @ 1..) = size else { return };
-                            server.write_all(&asked[..size]).await.expect("a Redis");
                             let is_write = asked[..size].windows(7).any(|word| word == b"EVALSHA");
-                            if is_write && writes.fetch_add(1, Ordering::Relaxed).is_multiple_of(one_in) {
-                                // It is carried out, and nobody hears of it.
+                            let fate = if is_write { fate(writes.fetch_add(1, Ordering::Relaxed)) } else { Fate::Passes };
+                            if let Fate::Waits(time) = fate {
+                                tokio::time::sleep(time).await;
+                            }
+                            server.write_all(&asked[..size]).await.expect("a Redis");
+                            if let Fate::IsLost = fate {
                                 let _ = server.read(&mut answered).await;
                                 return;
                             }
@@ -257,7 +268,8 @@ async fn an_outcome_whose_answer_is_lost_is_counted_once() {
     // The script has to be known, or its first run is no write.
     let known = Edge::start(&[]).await;
     get(known.gateway.address, "/", &[]).await;
-    let way = lossy(&known.redis_url, 2).await;
+    let every_other = |number: u32| if number.is_multiple_of(2) { Fate::IsLost } else { Fate::Passes };
+    let way = way(&known.redis_url, every_other).await;
     let prefix = [("CIRCUITRY_REDIS_PREFIX", known.prefix.as_str())];
     let edge = Edge::on(&format!("redis://{way}"), &prefix).await;
     for _ in 0..REQUESTS {

@@ -58,6 +58,32 @@ impl Asked {
     }
 }
 
+/// A server that does with each connection what `serve` says; it ends with the test's runtime.
+pub(crate) async fn raw<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> String
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream));
+        }
+    });
+    format!("http://{address}")
+}
+
+/// Reads a head, and what comes with it.
+pub(crate) async fn read_head(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while !bytes.windows(4).any(|end| end == b"\r\n\r\n") {
+        if stream.read_buf(&mut bytes).await.expect("a connection") == 0 {
+            break;
+        }
+    }
+    bytes
+}
+
 /// A server on loopback; it ends with the test.
 pub(crate) struct Upstream {
     address: SocketAddr,
