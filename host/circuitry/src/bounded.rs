@@ -26,7 +26,7 @@ use crate::metering;
 use crate::node::{Asked, Node, is_busy, is_outage};
 use crate::outcome::{Disposition, Outcome, Settlement};
 use crate::runtime::asking::{self, Deadline};
-use crate::settling::{is_passing, lost, pause, wrong_answer};
+use crate::settling::{self, HandedOver, Judge, is_passing, lost, pause, wrong_answer};
 use crate::view::Look;
 
 /// What a process has in bounded mode.
@@ -70,7 +70,7 @@ pub(crate) async fn start(
 ) -> Result<Asked, Error> {
     let operation = Operation::Start(number);
     if !node.outage.is_down() {
-        let looked = circuit.with_view(|view| view.start(node, bounded, circuit, number));
+        let looked = circuit.with_view(|view| view.start(node, bounded, circuit, number, false));
         let answered = match looked {
             Ok(Look::Answer(started)) => Ok(Answer::Started(started)),
             Ok(Look::Load | Look::Write(_) | Look::Flush) => {
@@ -90,7 +90,7 @@ pub(crate) async fn start(
             Err(problem) => return Err(Error::new(&circuit.name, problem)),
         }
     }
-    Box::pin(node.ask_fallback(circuit, operation, node.outage.records())).await
+    Box::pin(node.ask_fallback(circuit, operation, Some(node.outage.records()))).await
 }
 
 fn cut_off() -> Problem {
@@ -103,12 +103,17 @@ async fn start_asking(node: &Arc<Node>, circuit: &Arc<Circuit>, number: u64) -> 
     let Some(bounded) = &node.bounded else { return Err(wrong_answer()) };
     let deadline = Deadline::within(node.patience());
     let turn = circuit.turn(deadline).await?;
+    // Who has the turn is the only one who asks, so what it has loaded stays the entry last seen.
+    let mut loaded = false;
     loop {
         // Who had the turn before may have done it.
-        let looked = circuit.with_view(|view| view.start(node, bounded, circuit, number))?;
+        let looked = circuit.with_view(|view| view.start(node, bounded, circuit, number, loaded))?;
         match looked {
             Look::Answer(started) => return Ok(Answer::Started(started)),
-            Look::Load => load(node, circuit, &turn, deadline).await?,
+            Look::Load => {
+                load(node, circuit, &turn, deadline).await?;
+                loaded = true;
+            }
             Look::Flush => {
                 if !matches!(flush_next(node, circuit, &turn).await, Flushed::Some | Flushed::Nothing) {
                     return Err(Problem::Component(ComponentError::Busy(0)));
@@ -217,6 +222,19 @@ pub(crate) fn end_otherwise(
     }
 }
 
+/// While the store is down: hands an outcome of work that began under a grant to this process's own record.
+#[cold]
+pub(crate) fn end_in_outage(
+    node: &Arc<Node>,
+    circuit: &Arc<Circuit>,
+    era: u64,
+    outcome: Outcome,
+    slow: bool,
+) -> HandedOver {
+    metering::call(&circuit.base, "permit");
+    settling::hand_over(node, circuit, Judge::Fleet, Grant { era, probe: None }, outcome, slow)
+}
+
 /// What becomes of a success under a grant.
 pub(crate) const COUNTED: Settlement = Settlement { disposition: Disposition::Accepted, local: true };
 
@@ -284,7 +302,9 @@ pub(crate) async fn flush_next(node: &Arc<Node>, circuit: &Arc<Circuit>, turn: &
     let Some(exchange) = taken else { return Flushed::Nothing };
     let mut airborne = Airborne { circuit, exchange: Some(exchange) };
     let Some(exchange) = &mut airborne.exchange else { return Flushed::Nothing };
-    let problem = match exchange.run_in_turn(node, turn, Deadline::within(node.patience())).await {
+    let answered = exchange.run_in_turn(node, turn, Deadline::within(node.patience())).await;
+    circuit.with_view(|view| view.landed());
+    let problem = match answered {
         Ok(Answer::Settled { rulings, transitions }) => {
             if let Some(exchange) = airborne.exchange.take() {
                 tell(circuit, &exchange, rulings.iter().map(|ruling| u64::from(ruling.stale)).sum());
@@ -325,6 +345,7 @@ struct Airborne<'a> {
 impl Drop for Airborne<'_> {
     fn drop(&mut self) {
         if let Some(exchange) = &self.exchange {
+            self.circuit.with_view(|view| view.landed());
             lost(self.circuit, exchange.outcomes(), &Error::new(&self.circuit.name, cut_off()));
         }
     }

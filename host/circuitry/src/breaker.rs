@@ -17,7 +17,7 @@ use crate::grant::Term;
 use crate::node::{Asked, Node};
 use crate::outcome::{Outcome, Settlement, WorkError};
 use crate::permit::Permit;
-use crate::settling::wrong_answer;
+use crate::settling::{self, wrong_answer};
 use crate::starting;
 use crate::state::{Information, Override, State};
 
@@ -55,7 +55,7 @@ impl<'a> Granted<'a> {
     fn of(breaker: &'a Breaker) -> Option<Self> {
         let Breaker { node, circuit, .. } = breaker;
         let bounded = node.bounded.as_ref()?;
-        let term = circuit.grants.admit(bounded.time.now_ms())?;
+        let term = circuit.grants.admit(bounded.time.now_ms()).filter(|_| !node.outage.is_down())?;
         let slow = circuit.grants.slow_call_after_ms();
         let slow = slow.map(|after_ms| (node.settings.clock.now_ms(), after_ms));
         Some(Self { node, bounded, circuit, term, slow })
@@ -70,13 +70,22 @@ impl<'a> Granted<'a> {
     /// Counts a success; says whether the grant settles it.
     #[inline]
     fn succeed(&self) -> bool {
-        !self.is_slow() && bounded::succeed(self.node, self.bounded, self.circuit, self.term)
+        !self.is_slow()
+            && !self.node.outage.is_down()
+            && bounded::succeed(self.node, self.bounded, self.circuit, self.term)
     }
 
     /// Counts an outcome that the grant does not settle, before the future is polled.
     #[cold]
     fn end_otherwise(&self, outcome: Outcome) -> BoxFuture<'a, Result<Settlement, Error>> {
         let Self { node, bounded, circuit, term, .. } = *self;
+        if node.outage.is_down()
+            && outcome != Outcome::Ignored
+            && let Some(era) = circuit.with_view(|view| view.era_of(circuit, term))
+        {
+            let handed_over = bounded::end_in_outage(node, circuit, era, outcome, self.is_slow());
+            return Box::pin(settling::answer(node, circuit, handed_over));
+        }
         let ended = bounded::end_otherwise(node, bounded, circuit, term, outcome, self.is_slow());
         Box::pin(ended.settlement(node))
     }

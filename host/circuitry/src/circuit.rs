@@ -175,8 +175,9 @@ impl Circuit {
 
     /// Forgets what a load would bring back, unless that is a refusal.
     pub(crate) fn forget(&self, now_ms: u64) {
-        if !self.refuses(now_ms) {
-            lock(&self.view).take_if(|view| !view.is_kept());
+        if !self.refuses(now_ms) && lock(&self.view).take_if(|view| !view.is_kept()).is_some() {
+            // It would be over by now, unless the clock went back.
+            self.grants.end();
         }
     }
 

@@ -45,6 +45,10 @@ pub(crate) fn announce(settings: &Settings, circuit: &Circuit, transitions: &[Tr
         );
         metering::transition(&circuit.base, transition, local);
         circuit.saw_state(transition.next);
+        if transition.next == State::Open {
+            // Nobody was refused yet, so until when it refuses is not known more exactly.
+            circuit.saw_refusal(settings.rules.longest_open_time(), settings.clock.now_ms());
+        }
         let Some(callback) = &settings.state_change_callback else { continue };
         let change = StateChange {
             name: &circuit.base,

@@ -86,10 +86,13 @@ impl Flusher {
             }
         }
         let mut left = Vec::new();
-        lock(&self.circuits).retain(|circuit| {
+        let mut circuits = lock(&self.circuits);
+        let mut looked_at = 0;
+        circuits.retain(|circuit| {
             if due.len() >= most {
                 return true;
             }
+            looked_at += 1;
             match circuit.with_view(|view| view.plan(bounded, circuit, now_ms, down)) {
                 Plan::Wait => true,
                 Plan::Leave => {
@@ -102,6 +105,10 @@ impl Flusher {
                 }
             }
         });
+        // Those that there was no room for are the first to be looked at next time.
+        let kept = looked_at - left.len();
+        circuits.rotate_left(kept);
+        drop(circuits);
         for circuit in left {
             circuit.grants.unlist();
             // Somebody may have counted just before.

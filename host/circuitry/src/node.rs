@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use crate::bounded::{self, Bounded};
-use crate::call::{Answer, Call, Failure, Operation, Problem, Started, Token};
+use crate::call::{Answer, Call, Failure, Grant, Leave, Operation, Problem, Started, Token};
 use crate::circuit::Circuit;
 use crate::clock::StoreClock;
 use crate::coarse::CoarseClock;
@@ -19,6 +19,7 @@ use crate::error::{ComponentError, Error};
 use crate::exchange::Exchange;
 use crate::outage::Outage;
 use crate::policy::CircuitSettings;
+use crate::refusal::{Refusal, RefusalReason};
 use crate::runtime::asking::Deadline;
 use crate::runtime::{Decided, Runtime};
 use crate::settings::{Consistency, Settings, StoreFailure};
@@ -164,21 +165,22 @@ impl Node {
             }
         }
         // Boxed: it is seldom, and would make the future of every call larger.
-        Box::pin(self.ask_fallback(circuit, operation, self.outage.records())).await
+        Box::pin(self.ask_fallback(circuit, operation, Some(self.outage.records()))).await
     }
 
-    /// Asks a copy of the entry last seen, which is thrown away: the store may be well, and this call alone is not.
+    /// Asks a copy of the entry last seen, which is thrown away: the store may be well, and this call alone is not. Where the store
+    /// has turned out to be down meanwhile, the record that all calls share is asked.
     pub(crate) async fn ask_copy(&self, circuit: &Circuit, operation: Operation) -> Result<Asked, Error> {
-        let copy = MemoryStore::with_clock(self.clock.clone());
-        self.ask_fallback(circuit, operation, copy).await
+        let records = self.outage.is_down().then(|| self.outage.records());
+        self.ask_fallback(circuit, operation, records).await
     }
 
-    /// Asks as the settings say for when the store is down.
+    /// Asks as the settings say for when the store is down; where there are no records, a copy that is thrown away.
     pub(crate) async fn ask_fallback(
         &self,
         circuit: &Circuit,
         operation: Operation,
-        records: MemoryStore,
+        records: Option<MemoryStore>,
     ) -> Result<Asked, Error> {
         match self.settings.store_failure {
             StoreFailure::Local => match self.ask_locally(circuit, operation, records).await {
@@ -266,18 +268,26 @@ impl Node {
         }
     }
 
-    /// Asks a record of this process's own, which begins as a copy of the entry last seen.
+    /// Asks a record of this process's own, which begins as a copy of the entry last seen. It is kept in `records`, or thrown away
+    /// where there are none, or as many as circuits are remembered: names may come from requests.
     pub(crate) async fn ask_locally(
         &self,
         circuit: &Circuit,
         operation: Operation,
-        records: MemoryStore,
+        records: Option<MemoryStore>,
     ) -> Result<Answer, Failure> {
         let store_problem =
             |error| Failure { problem: Problem::Store(error), last_seen: None, revision: None };
-        if records.load(&circuit.name).await.map_err(store_problem)?.entry.is_none()
-            && let Some(entry) = circuit.shown().and_then(|shown| shown.entry)
-        {
+        let copy = || MemoryStore::with_clock(self.clock.clone());
+        let (records, is_known, is_copy) = match records {
+            Some(records) => {
+                let entry = records.load(&circuit.name).await.map_err(store_problem)?.entry;
+                let is_full = entry.is_none() && records.len() >= self.settings.max_circuits;
+                (if is_full { copy() } else { records }, entry.is_some(), is_full)
+            }
+            None => (copy(), false, true),
+        };
+        if !is_known && let Some(entry) = circuit.shown().and_then(|shown| shown.entry) {
             // If another call was first, its copy is as good.
             records.swap(&circuit.name, None, &entry.value, None).await.map_err(store_problem)?;
         }
@@ -285,7 +295,12 @@ impl Node {
         let token = self.local_token(&operation);
         let call = self.call(circuit, operation, token, None, None, deadline);
         let answered = self.runtime.call(Arc::new(records), self.settings.hook.clone(), true, call).await?;
-        Ok(answered.answer)
+        let mut answer = answered.answer;
+        if is_copy {
+            let busy = || Refusal::new(RefusalReason::TooManyRequests, self.settings.store_timeout);
+            forget_changes(&mut answer, busy);
+        }
+        Ok(answer)
     }
 
     /// Takes a decision on an entry in hand, without asking any store.
@@ -347,6 +362,21 @@ impl Node {
             let node: Weak<Self> = Arc::downgrade(self);
             self.tasks.spawn(crate::outage::watch(node, circuit.name.clone(), pause));
         }
+    }
+}
+
+/// What a call changed on a copy is thrown away with the copy, so nobody is told; and it gives no probe's place, since each call
+/// would have places of its own.
+fn forget_changes(answer: &mut Answer, busy: impl FnOnce() -> Refusal) {
+    match answer {
+        Answer::Started(started) => {
+            started.transitions.clear();
+            if matches!(&started.verdict, Ok(Leave { grant: Grant { probe: Some(_), .. }, .. })) {
+                started.verdict = Err(busy());
+            }
+        }
+        Answer::Settled { transitions, .. } | Answer::Voted { transitions, .. } => transitions.clear(),
+        Answer::Renewed(_) | Answer::Inspected(_) | Answer::Overridden { .. } | Answer::Cleared { .. } => {}
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::call::Problem;
 use crate::clock::StoreClock;
+use crate::error::{ComponentError, Error};
 use crate::exchange::Exchange;
 use crate::metering;
 use crate::node::Node;
@@ -110,12 +111,25 @@ impl Outage {
         tracing::info!(parked = parked.len(), "the store answers again; the local records are dropped");
         parked
     }
+
+    /// Lets go of the local records, when no outage can go on any more where the last one has ended.
+    fn drop_records(&self) {
+        let mut phase = self.phase();
+        if !phase.down && phase.left_at.is_some_and(|left_at| left_at.elapsed() >= GOES_ON_WITHIN) {
+            phase.records = MemoryStore::with_clock(self.clock.clone());
+        }
+    }
 }
 
 impl Drop for Outage {
     fn drop(&mut self) {
         if self.is_down() {
             metering::fallback(-1.0);
+        }
+        for exchange in self.phase().parked.drain(..) {
+            let gone = ComponentError::CutOff("the factory was dropped before the store was back".into());
+            let circuit = &exchange.circuit;
+            lost(circuit, exchange.outcomes(), &Error::new(&circuit.name, Problem::Component(gone)));
         }
     }
 }
@@ -143,6 +157,15 @@ pub(crate) async fn watch(node: Weak<Node>, circuit: Arc<str>, first: Duration) 
                 if settled.is_err() {
                     lost(&circuit, outcomes, &panicked(&circuit));
                 }
+            }
+            let node = {
+                let weak = Arc::downgrade(&node);
+                drop(node);
+                sleep(GOES_ON_WITHIN).await;
+                weak.upgrade()
+            };
+            if let Some(node) = node {
+                node.outage.drop_records();
             }
             return;
         }

@@ -204,9 +204,7 @@ impl Permit {
         let Some(bounded) = &node.bounded else { return Settling::Nothing(bounded::COUNTED) };
         let slow = outcome != Outcome::Ignored && self.is_slow();
         if let (true, Some(era)) = (node.outage.is_down() && outcome != Outcome::Ignored, self.era) {
-            let grant = Grant { era, probe: None };
-            let handed_over = settling::hand_over(node, circuit, Judge::Fleet, grant, outcome, slow);
-            return Settling::HandedOver(handed_over);
+            return Settling::HandedOver(bounded::end_in_outage(node, circuit, era, outcome, slow));
         }
         // Where something has ended the grant the view knows whether the era is over, and says so.
         let as_granted = outcome == Outcome::Success && !slow && circuit.grants.stands(term);

@@ -217,6 +217,12 @@ impl CircuitSettings {
             && self.quorum.is_none()
     }
 
+    /// How long an open circuit may refuse at most.
+    pub(crate) fn longest_open_time(&self) -> Duration {
+        let longest = self.backoff.map_or(self.allow_after, |backoff| backoff.max.max(self.allow_after));
+        longest.saturating_add(longest.saturating_mul(self.jitter_per_mille) / 1_000)
+    }
+
     /// The names of the settings that are others in `other`, as the builder has them.
     pub(crate) fn differing_from(&self, other: &Self) -> Vec<&'static str> {
         let differs = [

@@ -194,7 +194,7 @@ async fn settle_locally(node: &Node, circuit: &Circuit, operation: Operation, mu
     if node.settings.store_failure != StoreFailure::Local {
         return batch.settle_all(circuit, Settlement { disposition: Disposition::Uncounted, local: true });
     }
-    match node.ask_locally(circuit, operation, node.outage.records()).await {
+    match node.ask_locally(circuit, operation, Some(node.outage.records())).await {
         Ok(Answer::Settled { rulings, transitions }) => {
             announce(&node.settings, circuit, &transitions, true);
             batch.settle(circuit, &rulings, true);

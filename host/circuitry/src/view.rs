@@ -41,6 +41,8 @@ pub(crate) struct View {
     pending: Vec<Completion>,
     /// A flush that has to be tried again.
     grounded: Option<Box<Exchange>>,
+    /// How many outcomes are in the flush that is under way.
+    in_flight: u64,
     /// A flush or a load is under way.
     busy: bool,
     /// Somebody has started since the last load or flush.
@@ -111,7 +113,7 @@ impl View {
     /// The entry last seen with this process's outcomes since, to go on from while the store is down.
     pub(crate) fn shown(&self) -> Option<Loaded> {
         let base = self.base.as_ref()?;
-        let Some(value) = self.shown.as_ref().filter(|_| !self.ahead) else { return Some(base.seen.clone()) };
+        let Some(value) = &self.shown else { return Some(base.seen.clone()) };
         let version = base.seen.entry.as_ref().map(|entry| entry.version.clone());
         let version = version.unwrap_or_else(|| Version::from_bytes([]));
         Some(Loaded { entry: Some(Entry { value: value.clone(), version }), now_ms: None })
@@ -145,10 +147,10 @@ impl View {
         pending.saturating_add(self.grounded.as_ref().map_or(0, |exchange| exchange.outcomes()))
     }
 
-    /// The same with what was counted under the grant.
+    /// The same with what was counted under the grant, and with a flush under way.
     pub(crate) fn outcomes_with(&mut self, circuit: &Circuit) -> u64 {
         self.collect(circuit);
-        self.outcomes()
+        self.outcomes().saturating_add(self.in_flight)
     }
 
     /// How often the circuit was said to have changed.
@@ -197,13 +199,15 @@ impl View {
 
     // ---- those who work ----
 
-    /// Answers a start, or says what it needs.
+    /// Answers a start, or says what it needs. `loaded`: the entry last seen was asked for after this start came, so it is no older
+    /// than a start in strict mode would see, however slow the store is.
     pub(crate) fn start(
         &mut self,
         node: &Node,
         bounded: &Bounded,
         circuit: &Circuit,
         number: u64,
+        loaded: bool,
     ) -> Result<Look, Problem> {
         let now_ms = node.settings.clock.now_ms();
         if self.base.is_none() {
@@ -219,16 +223,17 @@ impl View {
             Decided::Done(Answer::Started(started)) => started,
             Decided::Done(_) => return Err(wrong_answer()),
         };
-        let Some(as_of_ms) = self.as_of_ms().filter(|as_of_ms| bounded.is_fresh(*as_of_ms, now_ms)) else {
+        let fresh_as_of_ms = self.as_of_ms().filter(|as_of_ms| bounded.is_fresh(*as_of_ms, now_ms));
+        if fresh_as_of_ms.is_none() && !loaded {
             return Ok(Look::Load);
-        };
+        }
         if self.ahead && started.verdict.is_ok() {
             return Ok(Look::Flush);
         }
         let leave = started.verdict.as_ref().ok().filter(|_| !self.ahead);
         let granted = leave
             .and_then(|leave| Some((leave.grant.era, leave.slow_call_after_ms, leave.granted_until_ms?)));
-        if let Some((era, slow_call_after_ms, until_ms)) = granted {
+        if let (Some((era, slow_call_after_ms, until_ms)), Some(as_of_ms)) = (granted, fresh_as_of_ms) {
             if circuit.grants.era() != era {
                 self.begin_term(circuit, era);
             }
@@ -303,11 +308,12 @@ impl View {
         plan
     }
 
-    /// Ends what [`View::plan`] began; says whether it is to flush once more at once, because outcomes that came meanwhile would
-    /// trip the circuit.
+    /// Ends what [`View::plan`] began; says whether it is to flush once more at once: because outcomes that came meanwhile would trip
+    /// the circuit, or because there are more than fit into one call, which may come faster than flushes become due.
     pub(crate) fn done(&mut self, node: &Node, circuit: &Circuit) -> bool {
         self.busy = false;
-        self.bring_up(node, circuit).is_ok() && self.ahead
+        let applied = self.bring_up(node, circuit).is_ok();
+        (applied && self.ahead) || (self.grounded.is_none() && self.pending.len() >= COMPLETIONS_MAX)
     }
 
     /// Takes what is to be flushed, as much as fits into one call.
@@ -317,16 +323,25 @@ impl View {
         circuit: &std::sync::Arc<Circuit>,
     ) -> Option<Box<Exchange>> {
         self.waits_since_ms = None;
-        if let Some(exchange) = self.grounded.take() {
-            return Some(exchange);
-        }
-        self.collect(circuit);
-        if self.pending.is_empty() {
-            return None;
-        }
-        let most = self.pending.len().min(COMPLETIONS_MAX);
-        let batch = self.pending.drain(..most).collect();
-        Some(Box::new(Exchange::new(node, circuit, Operation::End(batch), self.known())))
+        let exchange = match self.grounded.take() {
+            Some(exchange) => exchange,
+            None => {
+                self.collect(circuit);
+                if self.pending.is_empty() {
+                    return None;
+                }
+                let most = self.pending.len().min(COMPLETIONS_MAX);
+                let batch = self.pending.drain(..most).collect();
+                Box::new(Exchange::new(node, circuit, Operation::End(batch), self.known()))
+            }
+        };
+        self.in_flight = exchange.outcomes();
+        Some(exchange)
+    }
+
+    /// The flush under way has come to an end.
+    pub(crate) fn landed(&mut self) {
+        self.in_flight = 0;
     }
 
     /// Keeps a flush that has to be tried again.

@@ -79,6 +79,16 @@ impl MemoryStore {
         Self { shared: Arc::new(shared) }
     }
 
+    /// How many entries there are, with those that are over and not yet swept.
+    pub fn len(&self) -> usize {
+        self.table().rows.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// A holder that panicked cannot have left a row half written: every change is one insertion.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.shared.table.lock().unwrap_or_else(PoisonError::into_inner)

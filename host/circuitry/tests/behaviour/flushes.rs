@@ -1,13 +1,19 @@
 //! Bounded mode: what is flushed, when the store answers and when it does not.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use circuitry::{Outcome, RefusalReason, StoreFailure};
-use circuitry_store::fault::Fault;
+use circuitry::{
+    Consistency, Context, Disposition, ManualClock, MemoryStore, Outcome, RefusalReason, Settings, Store,
+    StoreError, StoreFailure,
+};
+use circuitry_store::fault::{Fault, FaultStore};
+use circuitry_store::{Loaded, Swapped, Version};
+use tokio::sync::Notify;
 
-use crate::bounded::{bounded, execute, totals};
+use crate::bounded::{TENTH, bounded, execute, pass, totals};
 use crate::log::Log;
-use crate::world::{World, breaker, factory, refused, run, until};
+use crate::world::{World, breaker, factory, information, refused, run, until};
 
 #[tokio::test(start_paused = true)]
 async fn outcomes_wait_through_an_outage_and_are_counted_once() {
@@ -114,4 +120,166 @@ fn what_a_drop_cannot_flush_is_reported() {
     drop(runtime);
     drop((factory, breaker));
     assert_eq!(log.count("outcomes are lost"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_slower_than_the_staleness_costs_a_start_one_load() {
+    let world = World::new();
+    let store = Slow { store: world.store.clone(), clock: world.clock.clone() };
+    let consistency = Consistency::Bounded { max_staleness: TENTH, flush_every: TENTH };
+    let settings = Settings::builder().consistency(consistency).clock(world.clock.clone()).store(store);
+    let breaker = breaker(&factory(settings).await);
+    for _ in 0..3 {
+        let loads = world.store.loads();
+        let settled = breaker.start().await.expect("a permit").end(Outcome::Success).await.expect("settled");
+        assert_eq!(settled.disposition, Disposition::Accepted);
+        // None, where a flush has just been there.
+        assert!(world.store.loads() <= loads + 1, "{} loads", world.store.loads() - loads);
+        world.clock.advance_ms(1_000);
+    }
+    assert_eq!(totals(&breaker).await, (3, 0), "nothing went to a record of this process's own");
+}
+
+/// A store that takes 150 ms, by the clock of the world, to answer a load.
+struct Slow {
+    store: Arc<FaultStore<MemoryStore>>,
+    clock: ManualClock,
+}
+
+#[async_trait::async_trait]
+impl Store for Slow {
+    async fn load(&self, circuit: &str) -> Result<Loaded, StoreError> {
+        let loaded = self.store.load(circuit).await;
+        self.clock.advance_ms(150);
+        loaded
+    }
+
+    async fn swap(
+        &self,
+        circuit: &str,
+        expected: Option<&Version>,
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<Swapped, StoreError> {
+        self.store.swap(circuit, expected, value, ttl).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trip_that_could_not_be_stored_holds_through_the_outage() {
+    let world = World::new();
+    let breaker = breaker(&factory(bounded(&world)).await);
+    run(&breaker, Outcome::Failure, 2).await;
+    world.store.go_down();
+    run(&breaker, Outcome::Failure, 1).await;
+    assert_eq!(refused(&breaker).await.reason(), RefusalReason::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn outcomes_that_come_faster_than_flushes_are_due_do_not_pile_up() {
+    let world = World::new();
+    let factory = factory(bounded(&world)).await;
+    let breaker = breaker(&factory);
+    // Two runs each time, and 256 go into one call.
+    for _ in 0..1_000 {
+        execute(&breaker, Outcome::Success).await;
+        execute(&breaker, Outcome::Failure).await;
+    }
+    let swaps = world.store.swaps();
+    pass(&world, 100).await;
+    assert!(world.store.swaps() >= swaps + 7, "{} flushes", world.store.swaps() - swaps);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_more_circuits_than_can_be_flushed_at_once_none_is_left_out() {
+    let world = World::new();
+    let factory = factory(bounded(&world)).await;
+    let (hot, all) = (80, 90);
+    let circuits: Vec<_> =
+        (0..all).map(|tenant| factory.breaker_for("jobs", &Context::tenant(format!("{tenant}")))).collect();
+    let mut permits = Vec::new();
+    for circuit in &circuits {
+        let mut of_one = Vec::new();
+        for _ in 0..30 {
+            of_one.push(circuit.start().await.expect("a permit"));
+        }
+        permits.push(of_one);
+    }
+    // A flush takes so long that its circuit is due again when it is done; and there are more of those than places.
+    for _ in 0..10_000 {
+        world.store.on_next_swap(Fault::Delay(Duration::from_millis(200)));
+    }
+    for round in 0..30 {
+        for of_one in &mut permits[..if round == 0 { all } else { hot }] {
+            let permit = of_one.pop().expect("one for each round");
+            permit.end(Outcome::Success).await.expect("counted");
+        }
+        pass(&world, 50).await;
+    }
+    world.store.clear();
+    let other = world.factory().await;
+    for tenant in 0..all {
+        let shared = other.breaker_for("jobs", &Context::tenant(format!("{tenant}")));
+        assert!(information(&shared).await.counts.total > 0, "{tenant} was left out");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn outcomes_of_a_flush_under_way_are_not_yet_settled() {
+    let world = World::new();
+    let factory = factory(bounded(&world)).await;
+    run(&breaker(&factory), Outcome::Success, 5).await;
+    world.store.on_next_swap(Fault::Hang);
+    let flush = tokio::spawn({
+        let factory = factory.clone();
+        async move { factory.flush().await }
+    });
+    world.store.until_hanging(1).await;
+    world.store.go_down();
+    let other = factory.breaker_for("others", &Context::new());
+    drop(other.start().await.expect("a permit of the outage"));
+    assert!(factory.is_store_down());
+    assert_eq!(factory.flush().await.expect_err("it hangs").unsettled, 5);
+    flush.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_a_grant_too_an_outage_goes_by_the_processs_own_record() {
+    let world = World::new();
+    let long = Duration::from_secs(60);
+    let consistency = Consistency::Bounded { max_staleness: long, flush_every: long };
+    for policy in [StoreFailure::Refuse, StoreFailure::Local] {
+        let factory = factory(world.settings_in(consistency).store_failure(policy)).await;
+        let breaker = breaker(&factory);
+        execute(&breaker, Outcome::Success).await;
+        let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let work = tokio::spawn({
+            let (breaker, begun, go_on) = (breaker.clone(), begun.clone(), go_on.clone());
+            async move {
+                let work = || async {
+                    begun.notify_one();
+                    go_on.notified().await;
+                    Err::<(), _>(std::io::Error::other("it failed"))
+                };
+                breaker.execute_classified(work, |_| Outcome::Failure).await.expect("admitted").settlement
+            }
+        });
+        begun.notified().await;
+        world.store.go_down();
+        let _ = factory.breaker_for("others", &Context::new()).start().await;
+        assert!(factory.is_store_down());
+        go_on.notify_one();
+        let settled = work.await.expect("no panic").expect("settled");
+        if policy == StoreFailure::Refuse {
+            assert_eq!(settled.disposition, Disposition::Uncounted);
+            let work = || async { Ok::<_, std::io::Error>(()) };
+            assert!(breaker.execute(work).await.is_err(), "no grant stands above the outage");
+        } else {
+            assert_eq!((settled.disposition, settled.local), (Disposition::Accepted, true));
+            run(&breaker, Outcome::Failure, 2).await;
+            assert_eq!(refused(&breaker).await.reason(), RefusalReason::Open, "the third failure in a row");
+        }
+        world.store.come_up();
+        until("the outage is over", || async { !factory.is_store_down() }).await;
+    }
 }

@@ -95,3 +95,15 @@ async fn with_a_quorum_idle_circuits_give_their_places_up_too() {
     crowd(&factory).await;
     assert_eq!(refused(&breaker(&factory)).await.reason(), RefusalReason::NodeOpen, "that is not");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_that_tripped_keeps_its_place_though_nobody_was_refused_yet() {
+    let world = World::new();
+    let factory = small(&world).await;
+    run(&breaker(&factory), Outcome::Failure, 3).await;
+    factory.flush().await.expect("flushed");
+    until_nobody_looks_after_it(&world).await;
+    crowd(&factory).await;
+    world.store.go_down();
+    assert_eq!(refused(&breaker(&factory)).await.reason(), RefusalReason::Open);
+}

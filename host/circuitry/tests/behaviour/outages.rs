@@ -424,3 +424,65 @@ async fn an_outage_that_goes_on_where_one_has_ended_keeps_its_local_records() {
         "the local record trips although the outage comes and goes: {refused} of 100 refused"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn many_who_meet_the_beginning_of_an_outage_get_no_more_probes_than_one_record_has() {
+    let world = World::new();
+    let settings = world.settings_to_close_after(1).store_timeout(Duration::from_millis(500));
+    let factory = factory(settings).await;
+    let breaker = breaker(&factory);
+    trip(&breaker).await;
+    let changes = world.changes().len();
+    world.open_time_passes();
+    for _ in 0..1_000 {
+        world.store.on_next(Fault::Hang);
+    }
+    let starts: Vec<_> = (0..100)
+        .map(|_| {
+            let breaker = breaker.clone();
+            tokio::spawn(async move { breaker.start().await })
+        })
+        .collect();
+    let mut permits = Vec::new();
+    for start in starts {
+        permits.extend(start.await.expect("no panic").ok());
+    }
+    assert_eq!(permits.len(), 1, "the local record has one place");
+    assert_eq!(world.changes().len(), changes + 1, "and it went half-open once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_an_outage_no_more_local_records_are_kept_than_circuits_are_remembered() {
+    let world = World::new();
+    let factory = factory(world.settings().max_circuits(3)).await;
+    world.store.go_down();
+    let tenants: Vec<_> = (0..5).map(|tenant| format!("{tenant}")).collect();
+    let mut refused = Vec::new();
+    for tenant in &tenants {
+        let breaker = factory.breaker_for("jobs", &circuitry::Context::tenant(tenant));
+        run(&breaker, Outcome::Failure, 3).await;
+        refused.push(breaker.start().await.is_err());
+    }
+    assert_eq!(refused, [true, true, true, false, false], "what has no record goes by what was seen last");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_the_store_when_its_factory_is_dropped_is_told_to_be_lost() {
+    let (log, _guard) = Log::watch();
+    let world = World::new();
+    let factory = world.factory().await;
+    let breaker = breaker(&factory);
+    let permit = breaker.start().await.expect("a permit");
+    for _ in 0..3 {
+        world.store.on_next_swap(Fault::LostAnswer);
+    }
+    for _ in 0..6 {
+        world.store.on_next_load(Fault::Unavailable);
+    }
+    world.store.go_down();
+    world.store.come_up();
+    permit.end(Outcome::Failure).await.expect("settled locally");
+    assert!(factory.is_store_down());
+    drop((factory, breaker));
+    until("the last task has let go", || async { log.count("outcomes are lost") == 1 }).await;
+}
