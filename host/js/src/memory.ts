@@ -31,6 +31,11 @@ export class MemoryStore implements Store {
     this.#clock = clock;
   }
 
+  /** How many entries there are, with those that are over and not yet swept. */
+  get size(): number {
+    return this.#rows.size;
+  }
+
   async load(circuit: string): Promise<Loaded> {
     return this.loadNow(circuit);
   }

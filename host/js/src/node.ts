@@ -27,6 +27,18 @@ export type Asked =
   /** Nobody: the store is down and the settings keep no local record. */
   | { readonly by: 'nobody' };
 
+/**
+ * The answer of a copy that is thrown away: what changed on it is told to nobody, and it gives no probe's place, since each call would
+ * have places of its own.
+ */
+function forgotten(answer: ExchangeTypes.Answer, waitMs: number): ExchangeTypes.Answer {
+  if (answer.tag !== 'started') return answer;
+  const { verdict, ...started } = answer.val;
+  const isProbe = verdict.tag === 'permit' && verdict.val.probe !== undefined;
+  const refusal: Wit.Verdict = { tag: 'refusal', val: { reason: 'too-many-requests', retryAfterMs: BigInt(waitMs) } };
+  return { tag: 'started', val: { ...started, transitions: [], verdict: isProbe ? refusal : verdict } };
+}
+
 export class Node {
   readonly clock: StoreClock;
   readonly outage: Outage;
@@ -103,8 +115,9 @@ export class Node {
       if (isOutage(error)) {
         this.outage.enter(circuit, error);
       } else if (error instanceof CallError && error.kind === 'hurried') {
-        // This call alone goes by a copy of the entry last seen: the store may be well.
-        return this.#askFallback(circuit, operation, new MemoryStore(this.clock));
+        // This call alone goes by a copy of the entry last seen: the store may be well. Where it has turned out to be down meanwhile,
+        // the record that all calls share is asked.
+        return this.#askFallback(circuit, operation, this.outage.isDown ? this.outage.records : undefined);
       } else {
         throw error;
       }
@@ -112,7 +125,7 @@ export class Node {
     return this.#askFallback(circuit, operation, this.outage.records);
   }
 
-  async #askFallback(circuit: Circuit, operation: Operation, records: MemoryStore): Promise<Asked> {
+  async #askFallback(circuit: Circuit, operation: Operation, records: MemoryStore | undefined): Promise<Asked> {
     if (this.settings.storeFailure !== 'local') return { by: 'nobody' };
     const result = await this.askLocally(circuit, operation, records);
     if ('error' in result) throw result.error;
@@ -141,12 +154,19 @@ export class Node {
     if (!this.outage.park(exchange)) this.background(settleParked(this, exchange));
   }
 
-  /** Asks a record of this process's own, which begins as a copy of the entry last seen. */
-  async askLocally(circuit: Circuit, operation: Operation, records: MemoryStore): Promise<Answered | Failed> {
+  /**
+   * Asks a record of this process's own, which begins as a copy of the entry last seen. It is kept in `records`, or thrown away where
+   * there are none, or as many as circuits are remembered: names may come from requests.
+   */
+  async askLocally(circuit: Circuit, operation: Operation, records: MemoryStore | undefined): Promise<Answered | Failed> {
     if (!this.component.isReady) await this.component.ready(circuit.name);
+    const isKept = records && (records.size < this.settings.maxCircuits || records.loadNow(circuit.name).entry !== undefined);
+    const asked = isKept ? records : new MemoryStore(this.clock);
     const { entry } = circuit.known ?? {};
-    if (entry && !records.loadNow(circuit.name).entry) records.swapNow(circuit.name, undefined, entry.value, undefined);
-    return this.askOwn(circuit, operation, records, this.settings.circuit);
+    if (entry && !asked.loadNow(circuit.name).entry) asked.swapNow(circuit.name, undefined, entry.value, undefined);
+    const result = this.askOwn(circuit, operation, asked, this.settings.circuit);
+    if (isKept || 'error' in result) return result;
+    return { ...result, answer: forgotten(result.answer, this.settings.storeTimeoutMs) };
   }
 
   /** Asks a record of this process's own by `settings`, at once. The component has to be ready. */

@@ -44,6 +44,34 @@ describe('an outage', () => {
     world.store.comeUp();
   }));
 
+  test('gives those who meet its beginning no more probes than one record has', inWorld(async (world) => {
+    const breaker = await world.breaker({ storeTimeoutMs: 200, closeThreshold: 1 });
+    await trip(breaker);
+    const changes = world.changes.length;
+    world.openTimePasses();
+    world.store.onNext(...Array(1_000).fill('hang'));
+    const starts = await Promise.allSettled(Array.from({ length: 100 }, () => breaker.start()));
+    const permits = starts.filter(({ status }) => status === 'fulfilled');
+    assert.equal(permits.length, 1, 'the local record has one place');
+    assert.equal(world.changes.length, changes + 1, 'and it went half-open once');
+    await permits[0].value.end('success');
+    world.store.comeUp();
+  }));
+
+  test('keeps no more local records than circuits are remembered', inWorld(async (world) => {
+    const factory = await world.factory({ maxCircuits: 3 });
+    world.store.goDown();
+    const answers = [];
+    for (const tenant of ['1', '2', '3', '4', '5']) {
+      const breaker = factory.breakerFor('jobs', { tenant });
+      await run(breaker, 'failure', 3);
+      answers.push(await breaker.start().then(() => 'admitted', ({ reason }) => reason));
+    }
+    assert.deepEqual(answers, ['open', 'open', 'open', 'admitted', 'admitted'], 'what has no record goes by what was seen last');
+    world.store.comeUp();
+    await outageIsOver(factory);
+  }));
+
   test('is protected by a local record, which is dropped after it', inWorld(async (world) => {
     const factory = await world.factory();
     const breaker = factory.breaker('a');

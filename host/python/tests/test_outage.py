@@ -358,3 +358,62 @@ def test_the_stores_time_counts_not_the_hosts(server: Server) -> None:
         breaker.start()
     assert 0 < raised.value.retry_after_ms <= 60_000
     factory.close()
+
+
+def test_those_who_meet_the_beginning_of_an_outage_get_no_more_probes_than_one_record_has() -> None:
+    clock = ManualClock(NOW_MS)
+    store, recorder = ThreadStore(clock), Recorder()
+    factory = Factory(
+        store, clock=clock, failure_count_threshold=0, close_threshold=1, allow_after_ms=10_000, store_timeout_ms=300,
+        state_change_callback=recorder,
+    )  # fmt: skip
+    breaker = factory.breaker_for("db")
+    breaker.start().end(Outcome.FAILURE)
+    changes = len(recorder.changes)
+    clock.advance_ms(10_000)
+
+    def hang(circuit: str) -> None:
+        time.sleep(0.3)
+        fail_always(circuit)
+
+    store.before_load = hang
+    answers: list[Any] = []
+
+    def start() -> None:
+        try:
+            answers.append(breaker.start())
+        except CircuitRefused as refused:
+            answers.append(refused.reason)
+
+    threads = [threading.Thread(target=start) for _ in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    permits = [answer for answer in answers if not isinstance(answer, RefusalReason)]
+    assert (len(answers), len(permits)) == (30, 1), "the local record has one place"
+    assert len(recorder.changes) == changes + 1, "and it went half-open once"
+    permits[0].end(Outcome.SUCCESS)
+    factory.close()
+
+
+def test_in_an_outage_no_more_local_records_are_kept_than_circuits_are_remembered() -> None:
+    store = ThreadStore()
+    store.before_load = store.before_swap = fail_always
+    factory = Factory(store, failure_count_threshold=0, max_circuits=3)
+    answers = []
+    for tenant in range(5):
+        breaker = factory.breaker_for("db", tenant=str(tenant))
+        breaker.start().end(Outcome.FAILURE)
+        try:
+            breaker.start()
+            answers.append("admitted")
+        except CircuitRefused as refused:
+            answers.append(refused.reason.value)
+    assert answers == ["open"] * 3 + ["admitted"] * 2, "what has no record goes by what was seen last"
+    store.before_load = store.before_swap = lambda circuit: None
+    factory.close()
+
+
+def fail_always(circuit: str) -> None:
+    raise StoreError("unavailable", "as the test says")

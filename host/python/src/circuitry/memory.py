@@ -33,6 +33,10 @@ class Table:
             return None
         return row[0]
 
+    def size(self) -> int:
+        """How many entries there are, with those that are over and not yet swept."""
+        return len(self._rows)
+
     def load(self, circuit: str) -> Loaded:
         """As a store's."""
         check_name(circuit)

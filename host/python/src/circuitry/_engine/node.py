@@ -22,6 +22,7 @@ from ..errors import (
     BusyError,
     CircuitryError,
     ContentionError,
+    RefusalReason,
     SettingsError,
     StoreError,
     shortened,
@@ -50,6 +51,19 @@ and the settings keep no local record."""
 
 _NOBODY: Asked = ("nobody", ("", None))
 _nodes: weakref.WeakSet[Node] = weakref.WeakSet()
+
+
+def _forgotten(answer: Answer, wait_ms: int) -> Answer:
+    """The answer of a copy that is thrown away: what changed on it is told to nobody, and it gives no probe's place,
+    since each call would have places of its own."""
+    kind, value = answer
+    if kind != "started":
+        return answer
+    verdict, leave = value["verdict"]
+    if verdict == "permit" and leave["probe"] is not None:
+        refusal = {"reason": RefusalReason.TOO_MANY_REQUESTS.value, "retry-after-ms": wait_ms}
+        return kind, {**value, "transitions": [], "verdict": ("refusal", refusal)}
+    return kind, {**value, "transitions": []}
 
 
 class Node:
@@ -178,8 +192,9 @@ class Node:
                     raise
                 self.enter_outage(circuit, error)
             except BusyError:
-                # The store may be well, and this call alone is not: it goes by a copy of the entry last seen.
-                return self.ask_fallback(circuit, operation, Table(self.clock))
+                # The store may be well, and this call alone is not: it goes by a copy of the entry last seen. Where the
+                # store has turned out to be down meanwhile, the record that all calls share is asked.
+                return self.ask_fallback(circuit, operation, self.outage.records if self.outage.is_down else None)
         return self.ask_fallback(circuit, operation, self.outage.records)
 
     def ask_shared(self, circuit: Circuit, operation: Operation) -> Steps[Answer]:
@@ -211,19 +226,25 @@ class Node:
             self.outage.drop_parked()
         return is_parked
 
-    def ask_fallback(self, circuit: Circuit, operation: Operation, records: Table) -> Asked:
+    def ask_fallback(self, circuit: Circuit, operation: Operation, records: Table | None) -> Asked:
         """Asks as the settings say for when the store is down."""
         if self.settings.store_failure == "local":
             return "local", self.ask_locally(circuit, operation, records)
         return _NOBODY
 
-    def ask_locally(self, circuit: Circuit, operation: Operation, records: Table) -> Answer:
-        """Asks a record of this process's own, which begins as a copy of the entry last seen."""
+    def ask_locally(self, circuit: Circuit, operation: Operation, records: Table | None) -> Answer:
+        """Asks a record of this process's own, which begins as a copy of the entry last seen. It is kept in
+        ``records``, or thrown away where there are none, or as many as circuits are remembered: names may come from
+        requests."""
+        entry = None if records is None else records.load(circuit.name).entry
+        is_kept = records is not None and (entry is not None or records.size() < self.settings.max_circuits)
+        asked = records if records is not None and is_kept else Table(self.clock)
         known = circuit.known
-        if known is not None and known.entry is not None and records.load(circuit.name).entry is None:
+        if known is not None and known.entry is not None and entry is None:
             # If another call was first, its copy is as good.
-            records.swap(circuit.name, None, known.entry.value, None)
-        return self.ask_table(circuit, operation, records)
+            asked.swap(circuit.name, None, known.entry.value, None)
+        answer = self.ask_table(circuit, operation, asked)
+        return answer if is_kept else _forgotten(answer, self.settings.store_timeout_ms)
 
     def ask_table(self, circuit: Circuit, operation: Operation, records: Table, settings: Any = None) -> Answer:
         """Asks a record in memory. It does not fail, and who loses a race tries again."""
