@@ -2,6 +2,9 @@
 //!
 //! Labels are bounded: `circuit` is the name given to `breaker_for`, without the tenant.
 //!
+//! A call that [`Breaker::execute`](crate::Breaker::execute) admits under a grant is counted when it ends, as a start and as an end; one
+//! that is cancelled, or whose work panics, then counts as neither.
+//!
 //! | metric | kind | labels | counts |
 //! |---|---|---|---|
 //! | `circuitry_calls_total` | counter | circuit, verdict | starts: `permit`, `probe`, `would-have-refused`, or the refusal's reason |
