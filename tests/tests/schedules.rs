@@ -299,7 +299,7 @@ fn server(wire: &SharedWire) -> impl Future<Output = ()> + use<> {
 
 /// The task that drives when nobody waits alone, until all is over.
 fn task(wire: &SharedWire, shared: &Arc<driving::Shared>) -> impl Future<Output = ()> + use<> {
-    let (wire, shared) = (wire.clone(), shared.clone());
+    let (wire, mut task) = (wire.clone(), shared.in_task());
     poll_fn(move |context| {
         let mut state = wire.lock().unwrap();
         if state.is_over {
@@ -307,7 +307,7 @@ fn task(wire: &SharedWire, shared: &Arc<driving::Shared>) -> impl Future<Output 
         }
         state.task = Some(context.waker().clone());
         drop(state);
-        shared.poll_in_task(context)
+        Pin::new(&mut task).poll(context)
     })
 }
 
@@ -426,10 +426,10 @@ fn whoever_comes_to_a_connection_that_is_just_closed_does_not_wait_for_it() {
         let wire = SharedWire::default();
         let shared = Arc::new(driving::Shared::new(closing(&wire)));
         let tasks = {
-            let (wire, shared) = (wire.clone(), shared.clone());
+            let (wire, mut task) = (wire.clone(), shared.in_task());
             poll_fn(move |context| {
                 wire.lock().unwrap().task = Some(context.waker().clone());
-                shared.poll_in_task(context)
+                Pin::new(&mut task).poll(context)
             })
         };
         let tasks = thread::spawn(move || block_on(tasks));
@@ -445,6 +445,32 @@ fn whoever_comes_to_a_connection_that_is_just_closed_does_not_wait_for_it() {
         };
         block_on(shared.wait(late_request(&wire, 0)));
         [closer, tasks].into_iter().for_each(|other| other.join().unwrap());
+        take_apart(&wire, &shared);
+    });
+}
+
+#[test]
+fn whoever_waits_on_a_connection_whose_task_is_lost_does_not_wait_for_it() {
+    all_schedules(2, || {
+        let wire = SharedWire::default();
+        // The server never answers.
+        let shared = Arc::new(driving::Shared::new(driver(&wire)));
+        let mut task = shared.in_task();
+        let runtime = thread::spawn(move || {
+            block_on(poll_fn(|context| {
+                // Polled once, then dropped with its runtime.
+                let _ = Pin::new(&mut task).poll(context);
+                Poll::Ready(())
+            }));
+            drop(task);
+        });
+        let other = {
+            let (shared, wire) = (shared.clone(), wire.clone());
+            thread::spawn(move || block_on(shared.wait(request(&wire, 1))))
+        };
+        assert_eq!(block_on(shared.wait(request(&wire, 0))), None);
+        assert_eq!(other.join().unwrap(), None);
+        runtime.join().unwrap();
         take_apart(&wire, &shared);
     });
 }

@@ -5,7 +5,6 @@
 //! [`driving`](super::driving) says who polls it; a task is left for when nobody waits, so that a connection that is closed is
 //! noticed at once.
 
-use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,8 +56,7 @@ impl Driven {
 
     fn new(connection: MultiplexedConnection, driver: Driver) -> (Self, JoinHandle<()>) {
         let shared = Arc::new(Shared::new(driver));
-        let own = shared.clone();
-        let task = tokio::spawn(poll_fn(move |context| own.poll_in_task(context)));
+        let task = tokio::spawn(shared.in_task());
         let own_task = Arc::new(Task { shared: shared.clone(), abort: task.abort_handle() });
         (Self { connection, shared, _task: own_task }, task)
     }
@@ -88,5 +86,72 @@ impl Drop for Task {
     fn drop(&mut self) {
         self.abort.abort();
         self.shared.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Future, pending, poll_fn};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn whoever_waits_is_told_when_the_driver_panics_in_the_hands_of_another() {
+        let is_bad = Arc::new(AtomicBool::new(false));
+        let driver = {
+            let is_bad = is_bad.clone();
+            poll_fn(move |_| {
+                assert!(!is_bad.load(Ordering::SeqCst), "as the test wants it");
+                Poll::Pending
+            })
+        };
+        let shared = Arc::new(Shared::new(Box::pin(driver)));
+        let mut waits = pin!(shared.wait(pending::<()>()));
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(wakes.clone());
+        assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+
+        is_bad.store(true, Ordering::SeqCst);
+        let mut another = Box::pin(shared.wait(pending::<()>()));
+        let panicked =
+            catch_unwind(AssertUnwindSafe(|| another.as_mut().poll(&mut Context::from_waker(Waker::noop()))));
+        assert!(panicked.is_err());
+        assert!(shared.is_closed());
+        assert!(wakes.0.load(Ordering::SeqCst) > 0, "nobody has woken him");
+        assert_eq!(waits.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Ready(None));
+    }
+
+    #[test]
+    fn whoever_waits_is_told_when_the_runtime_of_the_connection_ends() {
+        let shared = Arc::new(Shared::new(Box::pin(pending())));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let task = runtime.spawn(shared.in_task());
+        runtime.block_on(tokio::task::yield_now());
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(wakes.clone());
+        let mut waits = [Box::pin(shared.wait(pending::<()>())), Box::pin(shared.wait(pending()))];
+        for wait in &mut waits {
+            assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        let before = wakes.0.load(Ordering::SeqCst);
+        drop(runtime);
+        assert!(task.is_finished());
+        assert_eq!(wakes.0.load(Ordering::SeqCst), before + 2, "both are woken");
+        for wait in &mut waits {
+            assert_eq!(wait.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Ready(None));
+        }
     }
 }

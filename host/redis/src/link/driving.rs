@@ -8,6 +8,7 @@
 //!
 //! Invariant: **nobody waits for a driver that has ended.** A request that is handed over just when the driver ends may lie in the
 //! client's queue for as long as anybody has the connection, unseen and unanswered. So whoever waits is woken at the end, and leaves.
+//! It ends also with a panic of its own, and with the task: of those that wait the next wake would find nobody who drives.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -76,11 +77,9 @@ impl Shared {
         self.is_closed.load(Ordering::SeqCst)
     }
 
-    /// What the task does whenever it is polled.
-    pub(crate) fn poll_in_task(self: &Arc<Self>, context: &mut Context<'_>) -> Poll<()> {
-        lock(&self.waiting).task = Some(context.waker().clone());
-        self.drive();
-        if self.is_closed() { Poll::Ready(()) } else { Poll::Pending }
+    /// What is to run in the task.
+    pub(crate) fn in_task(self: &Arc<Self>) -> InTask {
+        InTask { shared: self.clone() }
     }
 
     /// Waits for `sent`, which hands a request to the driver when it is polled first; `None` where the driver has ended and left
@@ -99,8 +98,9 @@ impl Shared {
     fn drive(self: &Arc<Self>) {
         // Always by an exchange: whoever finds the lock taken has then left word before the other looks, or sees it free.
         self.again.swap(true, Ordering::AcqRel);
-        let mut has_closed = false;
         loop {
+            // Dropped when the driver has been let go of, with a panic too.
+            let mut ending = Ending { shared: self, is_due: false };
             {
                 let mut driver = match self.driver.try_lock() {
                     Ok(driver) => driver,
@@ -114,29 +114,37 @@ impl Shared {
                     Err(TryLockError::WouldBlock) => return,
                 };
                 if self.again.swap(false, Ordering::AcqRel) {
+                    if self.is_closed() {
+                        *driver = None;
+                    }
                     let waker = Waker::from(self.clone());
-                    let ended = driver.as_mut().is_none_or(|driver| {
+                    ending.is_due = true;
+                    ending.is_due = driver.as_mut().is_none_or(|driver| {
                         driver.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()
                     });
-                    if ended {
+                    if ending.is_due {
                         *driver = None;
-                        has_closed = !self.is_closed.swap(true, Ordering::SeqCst);
                     }
                 }
             }
-            if std::mem::take(&mut has_closed) {
-                // Whoever comes from now on sees for himself.
-                let waiting = lock(&self.waiting);
-                let (requests, task) = (waiting.requests.clone(), waiting.task.clone());
-                drop(waiting);
-                requests.iter().for_each(Wake::wake_by_ref);
-                if let Some(task) = task {
-                    task.wake();
-                }
-            }
+            drop(ending);
             if !self.again.fetch_or(false, Ordering::AcqRel) {
                 return;
             }
+        }
+    }
+
+    /// Says that the driver has ended, and wakes everybody, once. Whoever comes from now on sees for himself.
+    fn tell_end(&self) {
+        if self.is_closed.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let waiting = lock(&self.waiting);
+        let (requests, task) = (waiting.requests.clone(), waiting.task.clone());
+        drop(waiting);
+        requests.iter().for_each(Wake::wake_by_ref);
+        if let Some(task) = task {
+            task.wake();
         }
     }
 
@@ -172,6 +180,43 @@ impl Wake for Shared {
                 return;
             }
         }
+    }
+}
+
+/// A driver that is being polled. It has ended when it says so, and when it panics.
+struct Ending<'a> {
+    shared: &'a Shared,
+    is_due: bool,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if self.is_due {
+            self.shared.tell_end();
+        }
+    }
+}
+
+/// What drives when nobody waits alone. The driver ends with it: where it is dropped before, its runtime has gone, which is the socket's.
+pub(crate) struct InTask {
+    shared: Arc<Shared>,
+}
+
+impl Future for InTask {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        lock(&self.shared.waiting).task = Some(context.waker().clone());
+        self.shared.drive();
+        if self.shared.is_closed() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for InTask {
+    fn drop(&mut self) {
+        self.shared.tell_end();
+        // Lets the driver go; somebody who has it in hand does that when he has polled it.
+        self.shared.drive();
     }
 }
 
