@@ -6,12 +6,14 @@
 //! noticed at once.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::select_ok;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, Pipeline, RedisError, RedisResult, Value};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::task::coop::unconstrained;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
@@ -43,7 +45,7 @@ impl Driven {
         let info = client.get_connection_info();
         let ConnectionAddr::Tcp(host, port) = info.addr() else { return None };
         let connecting = async {
-            let stream = TcpStream::connect((host.as_str(), *port)).await?;
+            let stream = connect_to_any(lookup_host((host.as_str(), *port)).await?).await?;
             stream.set_nodelay(true)?;
             // Whoever sends has a deadline of his own.
             let config = AsyncConnectionConfig::new().set_response_timeout(None);
@@ -77,6 +79,15 @@ impl Driven {
     }
 }
 
+/// Connects to the address that answers first: one that leads nowhere does not use up the time of the others.
+async fn connect_to_any(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+    let connecting: Vec<_> = addresses.map(|address| Box::pin(TcpStream::connect(address))).collect();
+    if connecting.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
+    }
+    Ok(select_ok(connecting).await?.0)
+}
+
 /// The same error as the client's own.
 fn closed() -> RedisError {
     io::Error::new(io::ErrorKind::BrokenPipe, "the connection was closed").into()
@@ -97,7 +108,36 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::task::{Context, Poll, Wake, Waker};
 
+    use tokio::net::{TcpListener, TcpSocket};
+
     use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn of_all_addresses_the_one_that_answers_is_taken_though_another_leads_nowhere() {
+        // Its queue is full and nobody accepts, so whoever comes is not answered.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let nowhere = socket.listen(1).unwrap();
+        let mut queue = Vec::new();
+        while let Ok(connected) =
+            timeout(Duration::from_millis(100), TcpStream::connect(nowhere.local_addr().unwrap())).await
+        {
+            queue.push(connected.unwrap());
+        }
+        let real = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addresses = [nowhere.local_addr().unwrap(), real.local_addr().unwrap()];
+        // The system gives up on the first one only after minutes.
+        let stream = timeout(SOON, connect_to_any(addresses.into_iter())).await.unwrap().unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), addresses[1]);
+    }
+
+    #[tokio::test]
+    async fn a_host_without_addresses_is_an_error() {
+        let nobody = connect_to_any(std::iter::empty()).await;
+        assert_eq!(nobody.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 
     #[derive(Default)]
     struct Wakes(AtomicUsize);
