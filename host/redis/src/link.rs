@@ -12,7 +12,6 @@ mod driving;
 mod subscription;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -139,7 +138,7 @@ impl Connection {
     }
 
     /// To one server; with a task that ends when the connection is closed, where it does not mend itself.
-    async fn to(client: Client, timeouts: Timeouts) -> RedisResult<(Self, Option<JoinHandle<()>>)> {
+    async fn to(client: Client, timeouts: Timeouts) -> RedisResult<Made> {
         if let Some(connected) = Driven::connect(&client, timeouts.connect).await {
             return connected.map(|(driven, task)| (Self::Single(driven), Some(task)));
         }
@@ -152,18 +151,37 @@ impl Connection {
     }
 }
 
+/// A connection, and the task that ends when it is closed, where it has one.
+type Made = (Connection, Option<JoinHandle<()>>);
 /// A connection and its number: who found it bad says which one it was.
 type Numbered = (Connection, u64);
 /// How an attempt ends, for all who wait for it.
-type Attempt = watch::Receiver<Option<RedisResult<Numbered>>>;
+type Outcome = watch::Receiver<Option<RedisResult<Numbered>>>;
+
+/// A task that connects. It runs on the runtime of whoever began it, which may end before it, or may not be polled any more.
+struct Attempt {
+    number: u64,
+    begun: Instant,
+    outcome: Outcome,
+}
+
+impl Attempt {
+    /// Whether it can still end, and will in time.
+    fn is_alive(&self, limit: Duration) -> bool {
+        self.outcome.has_changed().is_ok() && self.begun.elapsed() <= limit
+    }
+}
 
 #[derive(Default)]
 struct State {
     current: Option<Numbered>,
-    /// The number of the last connection.
+    /// The number of the last connection, and that of the last attempt.
     last: u64,
+    last_attempt: u64,
     attempt: Option<Attempt>,
     doubt_until: Option<Instant>,
+    /// Since when somebody looks after a connection that a caller gave up on.
+    checking: Option<Instant>,
 }
 
 /// A connection that is replaced when it is of no use any more. Clones share it.
@@ -176,13 +194,11 @@ struct Inner {
     origin: Origin,
     timeouts: Timeouts,
     state: Mutex<State>,
-    /// Whether somebody is looking after a connection that a caller gave up on.
-    checking: AtomicBool,
 }
 
 impl Link {
     pub(crate) fn new(origin: Origin, timeouts: Timeouts) -> Self {
-        let inner = Inner { origin, timeouts, state: Mutex::default(), checking: AtomicBool::new(false) };
+        let inner = Inner { origin, timeouts, state: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -233,76 +249,91 @@ impl Link {
 
     /// Gives the connection, or waits for the attempt that is under way, or begins one.
     async fn connection(&self) -> RedisResult<Numbered> {
-        let mut attempt = {
-            let mut state = self.state();
-            if let Some(current) = state.current.take_if(|(connection, _)| connection.is_closed()) {
-                tracing::debug!(number = current.1, "the connection was closed");
+        // The second time it is an attempt on our own runtime, unless somebody else was faster.
+        for _ in 0..2 {
+            let mut outcome = {
+                let mut state = self.state();
+                if let Some(current) = state.current.take_if(|(connection, _)| connection.is_closed()) {
+                    tracing::debug!(number = current.1, "the connection was closed");
+                }
+                if let Some(current) = &state.current {
+                    return Ok(current.clone());
+                }
+                self.attempt(&mut state)
+            };
+            if let Ok(Some(outcome)) = outcome.wait_for(Option::is_some).await.as_deref() {
+                return outcome.clone();
             }
-            if let Some(current) = &state.current {
-                return Ok(current.clone());
-            }
-            self.attempt(&mut state)
-        };
-        let outcome = attempt.wait_for(Option::is_some).await;
-        match outcome.as_deref() {
-            Ok(Some(outcome)) => outcome.clone(),
-            // The runtime that carried the attempt is gone, and we with it soon.
-            Ok(None) | Err(_) => {
-                Err(RedisError::from((ErrorKind::Client, "the attempt to connect was given up")))
-            }
+            tracing::debug!("the runtime that carried the attempt to connect is gone");
         }
+        Err(io::Error::new(io::ErrorKind::Interrupted, "the attempt to connect was given up").into())
     }
 
-    /// The attempt that is under way, or a new one. It is a task, so that no caller who leaves takes it along.
-    fn attempt(&self, state: &mut State) -> Attempt {
-        if let Some(attempt) = &state.attempt {
-            return attempt.clone();
+    /// The attempt that is under way, or a new one. It is a task, so that no caller who leaves takes it along; only his runtime does.
+    fn attempt(&self, state: &mut State) -> Outcome {
+        let limit = self.inner.timeouts.attempt();
+        if let Some(attempt) = state.attempt.as_ref().filter(|attempt| attempt.is_alive(limit)) {
+            return attempt.outcome.clone();
         }
-        let (sender, attempt) = watch::channel(None);
-        state.attempt = Some(attempt.clone());
+        let (sender, outcome) = watch::channel(None);
+        state.last_attempt += 1;
+        let number = state.last_attempt;
+        state.attempt = Some(Attempt { number, begun: Instant::now(), outcome: outcome.clone() });
         let link = self.clone();
         tokio::spawn(async move {
-            let limit = link.inner.timeouts.attempt();
             let made = match timeout(limit, link.make()).await {
                 Ok(made) => made,
                 Err(_) => Err(no_connection_within(limit)),
             };
-            let outcome = {
-                let mut state = link.state();
-                state.attempt = None;
-                made.map(|(connection, task)| {
-                    state.last += 1;
-                    let numbered = (connection, state.last);
-                    state.current = Some(numbered.clone());
-                    if let Some(task) = task {
-                        link.replace_when_closed(task, state.last);
-                    }
-                    numbered
-                })
-            };
+            let outcome = link.end_attempt(number, made);
             match &outcome {
                 Ok((_, number)) => tracing::debug!(number, "connected"),
                 Err(error) => tracing::debug!(%error, "could not connect"),
             }
             sender.send_replace(Some(outcome));
         });
-        attempt
+        outcome
+    }
+
+    /// Puts the connection that an attempt has made in its place.
+    fn end_attempt(&self, number: u64, made: RedisResult<Made>) -> RedisResult<Numbered> {
+        // Let go of after the state.
+        let _replaced;
+        let mut state = self.state();
+        let awaited = state.attempt.take_if(|attempt| attempt.number == number);
+        match made {
+            Ok((connection, task)) => {
+                if let (None, Some(current)) = (&awaited, &state.current) {
+                    // It was late, and another one has connected meanwhile.
+                    _replaced = Some(connection);
+                    return Ok(current.clone());
+                }
+                state.last += 1;
+                let numbered = (connection, state.last);
+                _replaced = state.current.replace(numbered.clone()).map(|(replaced, _)| replaced);
+                if let Some(task) = task {
+                    self.replace_when_closed(task, state.last);
+                }
+                Ok(numbered)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// So that the next request finds another one, and is not sent into a connection that is none.
     fn replace_when_closed(&self, task: JoinHandle<()>, number: u64) {
         let inner = Arc::downgrade(&self.inner);
         tokio::spawn(async move {
-            if task.await.is_ok()
-                && let Some(inner) = inner.upgrade()
-            {
+            // Whether it has ended or panicked.
+            let _ = task.await;
+            if let Some(inner) = inner.upgrade() {
                 Self { inner }.replace(number);
             }
         });
     }
 
     /// Makes a connection and checks the server's version.
-    async fn make(&self) -> RedisResult<(Connection, Option<JoinHandle<()>>)> {
+    async fn make(&self) -> RedisResult<Made> {
         let timeouts = self.inner.timeouts;
         let (mut connection, task) = match &self.inner.origin {
             Origin::Given(manager) => (Connection::Managed(manager.clone()), None),
@@ -384,11 +415,10 @@ impl Link {
     /// Without it a caller whose patience is shorter than our timeout would wait on a dead connection for ever.
     fn check(&self, request: &Request, number: u64) {
         let Ok(runtime) = Handle::try_current() else { return };
-        if self.inner.checking.swap(true, Ordering::SeqCst) {
-            return;
-        }
+        let Some(checking) = Checking::begin(self) else { return };
         let (link, proof) = (self.clone(), Request::proof(&request.key));
         runtime.spawn(async move {
+            let _checking = checking;
             let current = link.state().current.clone();
             if let Some((mut connection, current)) = current.filter(|(_, current)| *current == number) {
                 match timeout(link.inner.timeouts.operation, connection.send(&proof)).await {
@@ -397,8 +427,31 @@ impl Link {
                     Err(_) => link.give_up_on(current),
                 }
             }
-            link.inner.checking.store(false, Ordering::SeqCst);
         });
+    }
+}
+
+/// Somebody looks after a connection, one at a time. The runtime that carries him may end before him, or may not be polled any more.
+struct Checking {
+    link: Link,
+    since: Instant,
+}
+
+impl Checking {
+    fn begin(link: &Link) -> Option<Self> {
+        let limit = link.inner.timeouts.operation.saturating_mul(2);
+        let (mut state, since) = (link.state(), Instant::now());
+        if state.checking.is_some_and(|other| other.elapsed() <= limit) {
+            return None;
+        }
+        state.checking = Some(since);
+        Some(Self { link: link.clone(), since })
+    }
+}
+
+impl Drop for Checking {
+    fn drop(&mut self) {
+        self.link.state().checking.take_if(|since| *since == self.since);
     }
 }
 

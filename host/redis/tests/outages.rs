@@ -13,6 +13,7 @@ use support::process::{ServerProcess, free_port};
 use support::{address_of, eventually, own_prefix, own_store, server_url, through, value, write};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 const TIMEOUT: Duration = Duration::from_millis(300);
@@ -295,6 +296,88 @@ async fn connecting_to_somebody_mute_ends_in_time() -> Result<()> {
         "unavailable",
         "nothing was sent"
     );
+    Ok(())
+}
+
+/// A host's strict call runs on whatever runtime its caller has, and takes the attempt to connect along when that ends.
+#[test]
+fn an_attempt_to_connect_whose_runtime_has_ended_holds_nobody_up() -> Result<()> {
+    let server = Runtime::new()?;
+    let (store, proxy) = server.block_on(async {
+        let proxy = LossyProxy::start(address_of(&server_url())?).await?;
+        let store = own_store().operation_timeout(TIMEOUT).lazy();
+        let store = store.connect(&through(&proxy, &server_url())?).await?;
+        proxy.stall();
+        anyhow::Ok((store, proxy))
+    })?;
+    for _ in 0..3 {
+        let hurried = Runtime::new()?;
+        let load = async { tokio::time::timeout(TIMEOUT / 4, store.load("circuit")).await };
+        assert!(hurried.block_on(load).is_err(), "the server is mute");
+    }
+    // Who waits for the attempt of another begins one of his own when that is gone.
+    let begun = Runtime::new()?;
+    let begins = begun.block_on(async { tokio::time::timeout(TIMEOUT / 4, store.load("circuit")).await });
+    assert!(begins.is_err(), "the server is mute");
+    let waits = {
+        let store = store.clone();
+        server.spawn(async move { word(&store.load("circuit").await) })
+    };
+    drop(begun);
+    server.block_on(async {
+        assert_eq!(waits.await?, "unavailable", "as long as it is mute");
+        proxy.resume().await;
+        until_it_works(&store).await;
+        write(&store, "circuit", None, b"1").await;
+        Ok(())
+    })
+}
+
+/// A runtime of one thread carries nothing on when its owner does something else.
+#[test]
+fn an_attempt_to_connect_whose_runtime_stands_still_holds_nobody_up_for_long() -> Result<()> {
+    let server = Runtime::new()?;
+    let (store, proxy) = server.block_on(async {
+        let proxy = LossyProxy::start(address_of(&server_url())?).await?;
+        let store = own_store().operation_timeout(TIMEOUT).connect_timeout(TIMEOUT / 4).lazy();
+        let store = store.connect(&through(&proxy, &server_url())?).await?;
+        proxy.stall();
+        anyhow::Ok((store, proxy))
+    })?;
+    let still = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let hurried = async { tokio::time::timeout(TIMEOUT / 8, store.load("circuit")).await };
+    assert!(still.block_on(hurried).is_err(), "the server is mute");
+    server.block_on(async {
+        proxy.resume().await;
+        until_it_works(&store).await;
+    });
+    let connections = proxy.accepted();
+    // The late attempt ends, and nobody connects once more.
+    still.block_on(until_it_works(&store));
+    server.block_on(until_it_works(&store));
+    assert_eq!(proxy.accepted(), connections);
+    Ok(())
+}
+
+/// He has begun to look after the connection, and his runtime ended meanwhile.
+#[test]
+fn a_dead_connection_is_replaced_though_he_who_looked_after_it_is_gone() -> Result<()> {
+    let server = Runtime::new()?;
+    let (store, proxy) = server.block_on(async {
+        let (store, proxy) = through_proxy(own_store().operation_timeout(TIMEOUT), &server_url()).await?;
+        write(&store, "circuit", None, b"1").await;
+        proxy.abandon();
+        anyhow::Ok((store, proxy))
+    })?;
+    let hurried = || tokio::time::timeout(TIMEOUT / 4, store.load("circuit"));
+    let gone = Runtime::new()?;
+    assert!(gone.block_on(async { hurried().await }).is_err(), "the connection carries nothing");
+    drop(gone);
+    server.block_on(async {
+        assert!(hurried().await.is_err(), "the connection carries nothing");
+        eventually("a hurried caller has his answer", SOON, || async { hurried().await.ok()?.ok() }).await;
+    });
+    assert_eq!(proxy.accepted(), 2);
     Ok(())
 }
 
