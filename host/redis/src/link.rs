@@ -12,6 +12,7 @@ mod driving;
 mod subscription;
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -194,11 +195,13 @@ struct Inner {
     origin: Origin,
     timeouts: Timeouts,
     state: Mutex<State>,
+    /// The number of the last connection that has answered a request.
+    answered: AtomicU64,
 }
 
 impl Link {
     pub(crate) fn new(origin: Origin, timeouts: Timeouts) -> Self {
-        let inner = Inner { origin, timeouts, state: Mutex::default() };
+        let inner = Inner { origin, timeouts, state: Mutex::default(), answered: AtomicU64::new(0) };
         Self { inner: Arc::new(inner) }
     }
 
@@ -216,7 +219,12 @@ impl Link {
         let answer = timeout_at(deadline, connection.send(request)).await;
         watched.settle();
         match answer {
-            Ok(Ok(answers)) => Ok(answers),
+            Ok(Ok(answers)) => {
+                if self.inner.answered.load(Ordering::Relaxed) != number {
+                    self.inner.answered.store(number, Ordering::Relaxed);
+                }
+                Ok(answers)
+            }
             Ok(Err(error)) => {
                 self.look_into(&error, &connection, number);
                 Err(trouble(error, &connection))
@@ -326,8 +334,15 @@ impl Link {
         tokio::spawn(async move {
             // Whether it has ended or panicked.
             let _ = task.await;
-            if let Some(inner) = inner.upgrade() {
-                Self { inner }.replace(number);
+            let Some(inner) = inner.upgrade() else { return };
+            // A server that lets everybody in and closes at once is left alone until somebody asks for something.
+            let is_of_use = inner.answered.load(Ordering::Relaxed) == number;
+            let link = Self { inner };
+            if is_of_use {
+                link.replace(number);
+            } else {
+                let gone = link.state().current.take_if(|(_, current)| *current == number);
+                drop(gone);
             }
         });
     }

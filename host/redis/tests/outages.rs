@@ -3,6 +3,8 @@
 mod support;
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -381,29 +383,54 @@ fn a_dead_connection_is_replaced_though_he_who_looked_after_it_is_gone() -> Resu
     Ok(())
 }
 
+/// A server that lets everybody in and closes at once is not asked again and again by those who want nothing.
+#[tokio::test]
+async fn a_connection_that_was_of_no_use_is_made_again_only_for_a_request() -> Result<()> {
+    let (url, accepted) = pretend("redis_version:7.0.0\r\n", true).await?;
+    let store = own_store().operation_timeout(TIMEOUT).connect(&url).await?;
+    let again = async {
+        while accepted.load(Ordering::SeqCst) < 5 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(TIMEOUT, again).await.is_err(), "nobody has asked for anything");
+    assert_eq!(word(&in_time(store.load("circuit")).await), "unavailable");
+    assert!(accepted.load(Ordering::SeqCst) >= 2, "the load has connected again");
+    Ok(())
+}
+
 /// Answers every command of a connection's beginning as a server of some other version would.
 async fn pretend_to_be(info: &'static str) -> Result<String> {
+    Ok(pretend(info, false).await?.0)
+}
+
+/// The same, and closes each connection after that, if asked to; with the number of connections.
+async fn pretend(info: &'static str, is_closing: bool) -> Result<(String, Arc<AtomicUsize>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("redis://{}/?protocol=resp2", listener.local_addr()?);
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let counted = accepted.clone();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
             tokio::spawn(async move {
                 let mut bytes = [0; 4096];
                 while let Ok(length @ 1..) = stream.read(&mut bytes).await {
                     let text = String::from_utf8_lossy(&bytes[..length]).to_uppercase();
                     let setups = text.matches("SETINFO").count();
                     let mut answers = "+OK\r\n".repeat(setups);
-                    if text.contains("INFO\r\n$6\r\nSERVER") {
+                    let is_begun = text.contains("INFO\r\n$6\r\nSERVER");
+                    if is_begun {
                         answers.push_str(&format!("${}\r\n{info}\r\n", info.len()));
                     }
-                    if stream.write_all(answers.as_bytes()).await.is_err() {
+                    if stream.write_all(answers.as_bytes()).await.is_err() || (is_begun && is_closing) {
                         break;
                     }
                 }
             });
         }
     });
-    Ok(url)
+    Ok((url, accepted))
 }
 
 #[tokio::test]
