@@ -17,6 +17,8 @@ use crate::link::{Request, Timeouts};
 
 /// While slots move, one node after the other learns of it. The deadline of the operation ends it earlier.
 const HOPS: u32 = 10;
+/// The first one is 0.
+const LAST_SLOT: i64 = 16_383;
 /// Between two tries, longer each time: nodes tell each other within some tens of milliseconds.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -144,7 +146,8 @@ fn master_of(slot: Slot, slots: &Value) -> Option<(Option<String>, u16)> {
     let master = ranges.iter().find_map(|range| match range {
         Value::Array(range) => match range.as_slice() {
             [Value::Int(first), Value::Int(last), master, ..] => {
-                let mut all = (*first..=*last).filter_map(|number| Slot::new(u16::try_from(number).ok()?));
+                let (first, last) = ((*first).max(0), (*last).min(LAST_SLOT));
+                let mut all = (first..=last).filter_map(|number| Slot::new(u16::try_from(number).ok()?));
                 all.any(|one| one == slot).then_some(master)
             }
             _ => None,
@@ -169,4 +172,26 @@ fn at(node: &ConnectionInfo, new_host: &str, new_port: u16) -> ConnectionInfo {
         _ => {}
     }
     node.clone().set_addr(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The answer of a node that has these slots.
+    fn slots(ranges: &[(i64, i64, u16)]) -> Value {
+        let ranges = ranges.iter().map(|(first, last, port)| {
+            let master = [Value::BulkString(b"10.0.0.1".to_vec()), Value::Int(i64::from(*port))];
+            Value::Array(vec![Value::Int(*first), Value::Int(*last), Value::Array(master.into())])
+        });
+        Value::Array(ranges.collect())
+    }
+
+    #[test]
+    fn slots_that_there_are_not_are_not_gone_through() {
+        let slot = Slot::new(100).unwrap();
+        let nonsense = slots(&[(16_384, i64::MAX, 1), (i64::MIN, -1, 2), (0, i64::MAX, 3)]);
+        assert_eq!(master_of(slot, &nonsense), Some((Some("10.0.0.1".to_owned()), 3)));
+        assert_eq!(master_of(slot, &slots(&[(101, i64::MAX, 1), (i64::MIN, 99, 2)])), None);
+    }
 }
