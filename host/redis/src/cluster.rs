@@ -4,6 +4,7 @@
 //! So its retries are off, and with them its redirections; those are followed here. `MOVED` and `ASK` are answers of a
 //! node that has not carried the request out, so it is safe to send it on.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, Slot, Sl
 use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, Pipeline};
 use redis::{RedisError, RedisResult, ServerErrorKind, TlsCertificates, Value};
 
+use crate::error::server_code;
 use crate::link::{Request, Timeouts};
 
 /// While slots move, one node after the other learns of it. The deadline of the operation ends it earlier.
@@ -95,9 +97,11 @@ impl Cluster {
         let route = SingleNodeRoutingInfo::SpecificNode(Route::with_key(&request.key, SlotAddr::Master));
         let mut hop = 0;
         loop {
-            let error = match self.nodes.route_pipeline(request.pipeline(), 0, count, route.clone()).await {
+            let sent = self.nodes.route_pipeline(request.pipeline(), 0, count, route.clone()).await;
+            let error = match sent {
+                // The errors of its node are among the answers, those apart that the client acts on.
                 Ok(answers) => return Ok(answers),
-                Err(error) => error,
+                Err(error) => own_error(error),
             };
             match error.kind() {
                 // The client learns the slots anew before it takes the next request, so the same route leads elsewhere.
@@ -137,6 +141,21 @@ impl Cluster {
         }
         let answers = connection.send_packed_commands(&pipeline, 0, 2 * request.commands.len()).await?;
         Ok(answers.into_iter().skip(1).step_by(2).collect())
+    }
+}
+
+/// The error of a request, which may be that of another one: when the client cannot learn the slots anew, it gives the error of that
+/// to all who wait for an answer. So a code proves that a request was not carried out only where nothing but a key's request gets it.
+fn own_error(error: RedisError) -> RedisError {
+    match server_code(&error).as_deref() {
+        None | Some("MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "READONLY") => error,
+        // Most often it is that of one node, which is no reason to replace the connections to all.
+        Some("LOADING" | "MASTERDOWN") => RedisError::from((
+            ErrorKind::ClusterConnectionNotFound,
+            "a node of the cluster is not ready",
+            error.to_string(),
+        )),
+        Some(_) => io::Error::other(format!("the cluster's slots cannot be learned: {error}")).into(),
     }
 }
 

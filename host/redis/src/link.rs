@@ -163,6 +163,8 @@ type Outcome = watch::Receiver<Option<RedisResult<Numbered>>>;
 struct Attempt {
     number: u64,
     begun: Instant,
+    /// The connection that serves until this attempt has ended.
+    replaces: Option<u64>,
     outcome: Outcome,
 }
 
@@ -286,7 +288,8 @@ impl Link {
         let (sender, outcome) = watch::channel(None);
         state.last_attempt += 1;
         let number = state.last_attempt;
-        state.attempt = Some(Attempt { number, begun: Instant::now(), outcome: outcome.clone() });
+        let replaces = state.current.as_ref().map(|(_, current)| *current);
+        state.attempt = Some(Attempt { number, begun: Instant::now(), replaces, outcome: outcome.clone() });
         let link = self.clone();
         tokio::spawn(async move {
             let made = match timeout(limit, link.make()).await {
@@ -324,7 +327,13 @@ impl Link {
                 }
                 Ok(numbered)
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                // A cluster's client that cannot learn the slots tries it again without a pause, for as long as anybody has it.
+                let of = awaited.and_then(|attempt| attempt.replaces);
+                let useless = state.current.take_if(|(_, current)| Some(*current) == of);
+                _replaced = useless.map(|(useless, _)| useless);
+                Err(error)
+            }
         }
     }
 
@@ -377,7 +386,7 @@ impl Link {
         match &self.inner.origin {
             // Nobody here knows where it leads to.
             Origin::Given(_) => return,
-            // One bad node is no reason to cut off the others: the old connection serves until the new one is there.
+            // One bad node is no reason to cut off the others: the old connection serves until the attempt has ended.
             #[cfg(feature = "cluster")]
             Origin::Cluster(_) => {}
             _ => state.current = None,

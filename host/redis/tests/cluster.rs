@@ -325,6 +325,108 @@ async fn on_a_cluster_a_user_needs_a_few_permissions_more() -> Result<()> {
     Ok(())
 }
 
+/// When it cannot learn the slots, the client of a cluster gives the error of that to all whose answer is not there yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swap_under_way_is_unknown_when_the_slots_cannot_be_learned_for_another_request() -> Result<()> {
+    let cluster = TestCluster::start(0).await?;
+    let granted = [PERMISSIONS, " ", CLUSTER_PERMISSIONS].concat();
+    for node in &cluster.nodes {
+        let user = ["ACL", "SETUSER", "worker", "on", ">s3cret", "~circuitry*"];
+        node.run::<String>(&user.into_iter().chain(granted.split(' ')).collect::<Vec<_>>()).await?;
+    }
+    let urls: Vec<_> =
+        cluster.urls().iter().map(|url| url.replace("redis://", "redis://worker:s3cret@")).collect();
+    let store = own_store().operation_timeout(SOON).connect_cluster(urls).await?;
+    let (circuit, other) = (circuit_on(&cluster, &store, 0).await?, circuit_on(&cluster, &store, 1).await?);
+    let first = write(&store, &circuit, None, b"1").await;
+
+    let node = &cluster.nodes[0];
+    node.run::<String>(&["CLIENT", "PAUSE", "60000", "WRITE"]).await?;
+    let swap = {
+        let (store, circuit) = (store.clone(), circuit.clone());
+        tokio::spawn(async move { store.swap(&circuit, Some(&first.version), b"2", None).await })
+    };
+    // How many bytes wait at the server, if a request does.
+    let waiting = async || -> Option<u64> {
+        let clients: String = node.run(&["CLIENT", "LIST"]).await.ok()?;
+        let client = clients.lines().find(|line| line.contains(" flags=b "))?;
+        client.split(' ').find_map(|field| field.strip_prefix("qbuf="))?.parse().ok()
+    };
+    let alone = eventually("the swap waits at the server", SOON, &waiting).await;
+
+    // The slot of the other circuit moves, and nobody is told where to.
+    let slot = cluster.slot_of(&store.key(&other)).await?.to_string();
+    let id: String = cluster.nodes[2].run(&["CLUSTER", "MYID"]).await?;
+    for node in &cluster.nodes {
+        node.run::<String>(&["ACL", "SETUSER", "worker", "-cluster|slots"]).await?;
+    }
+    for node in [&cluster.nodes[2], &cluster.nodes[1]] {
+        node.run::<String>(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]).await?;
+    }
+    let load = {
+        let (store, other) = (store.clone(), other.clone());
+        tokio::spawn(async move { store.load(&other).await })
+    };
+    eventually("the slots are asked for behind it", SOON, || async {
+        waiting().await.filter(|waiting| *waiting > alone)
+    })
+    .await;
+    node.run::<String>(&["CLIENT", "UNPAUSE"]).await?;
+    let (swapped, loaded) = (swap.await?, load.await?);
+    assert!(matches!(swapped, Err(StoreError::Unknown { .. })), "{swapped:?}");
+    let stored: String = node.run(&["HGET", &store.key(&circuit), "value"]).await?;
+    assert_eq!(stored, "2", "it was carried out");
+    assert!(matches!(loaded, Err(StoreError::Unavailable { .. })), "{loaded:?}");
+
+    // The client is let go of, which would ask for the slots without a pause.
+    let asked = async || -> Result<Vec<String>> {
+        let mut asked = Vec::new();
+        for node in &cluster.nodes {
+            let statistics: String = node.run(&["INFO", "commandstats"]).await?;
+            let slots = statistics.lines().find(|line| line.starts_with("cmdstat_cluster|slots:"));
+            asked.push(slots.unwrap_or_default().to_owned());
+        }
+        Ok(asked)
+    };
+    eventually("nobody asks for the slots any more", SOON, || async {
+        let before = asked().await.ok()?;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        (before == asked().await.ok()?).then_some(())
+    })
+    .await;
+    let loaded = store.load(&other).await;
+    assert!(matches!(loaded, Err(StoreError::Denied { .. })), "it cannot be connected anew: {loaded:?}");
+    Ok(())
+}
+
+/// What the servers say themselves of a request is told as what it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_cluster_too_a_node_that_refuses_a_swap_is_believed() -> Result<()> {
+    let cluster = TestCluster::start(0).await?;
+    let granted = [PERMISSIONS, " ", CLUSTER_PERMISSIONS].concat();
+    for node in &cluster.nodes {
+        let user = ["ACL", "SETUSER", "worker", "on", ">s3cret", "~circuitry*"];
+        node.run::<String>(&user.into_iter().chain(granted.split(' ')).collect::<Vec<_>>()).await?;
+    }
+    let urls: Vec<_> =
+        cluster.urls().iter().map(|url| url.replace("redis://", "redis://worker:s3cret@")).collect();
+    let store = own_store().connect_cluster(urls).await?;
+    let first = write(&store, "circuit", None, b"1").await;
+    for node in &cluster.nodes {
+        node.run::<String>(&["CONFIG", "SET", "maxmemory", "1"]).await?;
+    }
+    let full = store.swap("circuit", Some(&first.version), b"2", None).await;
+    assert!(matches!(full, Err(StoreError::Unavailable { .. })), "{full:?}");
+    for node in &cluster.nodes {
+        node.run::<String>(&["CONFIG", "SET", "maxmemory", "0"]).await?;
+        node.run::<String>(&["ACL", "SETUSER", "worker", "-hset"]).await?;
+    }
+    let denied = store.swap("circuit", Some(&first.version), b"2", None).await;
+    assert!(matches!(denied, Err(StoreError::Denied { .. })), "{denied:?}");
+    assert_eq!(value(&store, "circuit").await.as_deref(), Some(&b"1"[..]));
+    Ok(())
+}
+
 #[tokio::test]
 async fn urls_that_are_none_or_differ_are_refused() {
     let refused = |urls: &[&str]| {
