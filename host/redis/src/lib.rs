@@ -123,7 +123,8 @@ impl RedisStoreBuilder {
     /// Bounds a connection to one server, its TLS and login included. More than 0, at most 60 s.
     ///
     /// It may be longer than the operation's timeout: a connection is made to its end even when the operation that
-    /// began it has given up.
+    /// began it has given up. It does not hold towards sentinels: the client gives each of them 1 s for the connection
+    /// and 500 ms for an answer.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
