@@ -1,6 +1,7 @@
 //! [`ServerClock`]: the host's clock, corrected by the `Date` header of DynamoDB's answers.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_sdk_dynamodb::config::interceptors::{
     BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
@@ -69,7 +70,7 @@ impl ServerClock {
         let table = self.table.as_str();
         if !departs(0) {
             learned.offset_ms = 0;
-            tracing::info!(table, "the host's clock agrees with DynamoDB's again and is used as it is");
+            tracing::info!(table, "this process's time agrees with DynamoDB's again and is used as it is");
             return;
         }
         let host_at_ms = sent_at_ms.midpoint(received_at_ms);
@@ -77,7 +78,8 @@ impl ServerClock {
         tracing::warn!(
             table,
             offset_ms = learned.offset_ms,
-            "the host's clock differs from DynamoDB's by more than 2 s; set it right. Until then entries age by DynamoDB's"
+            "this process's time differs from DynamoDB's by more than 2 s: the host's clock was wrong when the process began, or the \
+             machine has slept. Entries age by DynamoDB's time; a restart takes over a clock that was set right"
         );
     }
 }
@@ -99,18 +101,30 @@ fn difference_ms(to_ms: u64, from_ms: u64) -> i64 {
 /// One request: notes whether it was sent, and lets the clock hear the answer's `Date`. Clones are the same request.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
-    clock: Arc<ServerClock>,
-    sent_at_ms: Arc<OnceLock<u64>>,
+    clock: Option<Arc<ServerClock>>,
+    sent: Arc<Sent>,
+}
+
+#[derive(Debug, Default)]
+struct Sent {
+    was_sent: AtomicBool,
+    /// When the latest attempt began, by the host's clock.
+    at_ms: AtomicU64,
 }
 
 impl Call {
     pub(crate) fn new(clock: &Arc<ServerClock>) -> Self {
-        Self { clock: Arc::clone(clock), sent_at_ms: Arc::default() }
+        Self { clock: Some(Arc::clone(clock)), sent: Arc::default() }
+    }
+
+    /// A request whose time interests nobody.
+    pub(crate) fn without_clock() -> Self {
+        Self { clock: None, sent: Arc::default() }
     }
 
     /// Whether the request may have left: from here on only its answer tells what became of it.
     pub(crate) fn was_sent(&self) -> bool {
-        self.sent_at_ms.get().is_some()
+        self.sent.was_sent.load(Ordering::SeqCst)
     }
 }
 
@@ -125,8 +139,11 @@ impl Intercept for Call {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        // A call of the table's helper may be sent again; the first time makes the interval longer, never wrong.
-        self.sent_at_ms.get_or_init(|| self.clock.host.now_ms());
+        if let Some(clock) = &self.clock {
+            // The answer is to the last attempt, where there are several.
+            self.sent.at_ms.store(clock.host.now_ms(), Ordering::SeqCst);
+        }
+        self.sent.was_sent.store(true, Ordering::SeqCst);
         Ok(())
     }
 
@@ -136,17 +153,19 @@ impl Intercept for Call {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let received_at_ms = self.clock.host.now_ms();
-        let sent_at_ms = self.sent_at_ms.get().copied().unwrap_or(received_at_ms);
+        let Some(clock) = &self.clock else { return Ok(()) };
+        let received_at_ms = clock.host.now_ms();
+        let sent_at_ms =
+            if self.was_sent() { self.sent.at_ms.load(Ordering::SeqCst) } else { received_at_ms };
         let response = context.response();
         let headers = response.headers();
         // With an `Age`, a cache has answered and its `Date` is of some other day.
         let date = headers.get("date").filter(|_| headers.get("age").is_none());
         if let Some(server_at_ms) = date.and_then(http_date_ms) {
-            self.clock.hear(server_at_ms, sent_at_ms, received_at_ms);
+            clock.hear(server_at_ms, sent_at_ms, received_at_ms);
         }
         if response.status().is_success() {
-            self.clock.hear_success();
+            clock.hear_success();
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Classification: which [`StoreError`] an error of the SDK is, so that the caller knows what to do next.
 //!
-//! Invariant: nothing that may have written is told as anything but [`StoreError::Unknown`].
+//! Invariant: no swap that may have written is told as anything but [`StoreError::Unknown`]. Requests about the table may be sent again,
+//! so what they are told is what became of the last attempt.
 
 use std::error::Error;
 use std::fmt;
@@ -135,7 +136,10 @@ impl<'a> Request<'a> {
             | "Throttling"
             | "ThrottlingException"
             | "TooManyRequestsException"
-            | "LimitExceededException" => retry("raise the table's capacity if this lasts"),
+            | "LimitExceededException" => retry(match self.operation {
+                Operation::Load | Operation::Swap => "raise the table's capacity if this lasts",
+                _ => "this account has too many tables, or too many of them are being changed",
+            }),
             // Somebody else's transaction or replication holds the item, or a change of the table is under way.
             "TransactionConflictException"
             | "TransactionInProgressException"
@@ -201,6 +205,10 @@ impl<'a> Request<'a> {
             // The provider is there and did not answer; credentials are fetched before anything is sent.
             Some(_) => return (Remedy::TryAgain, format!("the credentials did not come: {cause}")),
             None => {}
+        }
+        if !was_sent && cause.starts_with("identity resolver timed out") {
+            // Of a type that the SDK keeps to itself.
+            return (Remedy::TryAgain, format!("the credentials did not come: {cause}"));
         }
         if !was_sent && cause.contains("auth scheme") {
             // The SDK keeps the type of this error to itself; what it says is that no credentials were set.

@@ -236,7 +236,7 @@ impl Row {
         let version = bytes(item, VERSION).ok_or(Foreign(VERSION))?;
         let expires_at_ms = match item.get(EXPIRES_AT_MS) {
             None => None,
-            Some(AttributeValue::N(digits)) => Some(digits.parse().map_err(|_| Foreign(EXPIRES_AT_MS))?),
+            Some(AttributeValue::N(number)) => Some(instant_ms(number).ok_or(Foreign(EXPIRES_AT_MS))?),
             Some(_) => return Err(Foreign(EXPIRES_AT_MS)),
         };
         let entry = Entry { value: value.to_vec(), version: Version::from_bytes(version) };
@@ -254,6 +254,24 @@ impl Foreign {
     }
 }
 
+/// A number as DynamoDB tells it, as an instant that is over for us when it is over for the conditions: those compare numbers of any
+/// kind with whole milliseconds.
+fn instant_ms(number: &str) -> Option<u64> {
+    let (whole, has_rest) = match number.split_once('.') {
+        Some((whole, _)) => (whole, true),
+        None => (number, false),
+    };
+    if let Some(magnitude) = whole.strip_prefix('-') {
+        return is_digits(magnitude).then_some(0);
+    }
+    let at_ms = is_digits(whole).then(|| whole.parse().unwrap_or(u64::MAX))?;
+    Some(at_ms.saturating_add(u64::from(has_rest)))
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 fn bytes<'a>(item: &'a Item, attribute: &str) -> Option<&'a [u8]> {
     item.get(attribute)?.as_b().ok().map(Blob::as_ref)
 }
@@ -264,4 +282,27 @@ fn binary(bytes: &[u8]) -> AttributeValue {
 
 fn number(number: u64) -> AttributeValue {
     AttributeValue::N(number.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_any_kind_is_over_when_it_is_over_for_the_conditions() {
+        let read = [
+            ("0", Some(0)),
+            ("1800000000000", Some(1_800_000_000_000)),
+            ("1.5", Some(2)),
+            ("-1", Some(0)),
+            ("-0.5", Some(0)),
+            ("99999999999999999999999999999999999999", Some(u64::MAX)),
+            ("", None),
+            ("-", None),
+            ("ten", None),
+        ];
+        for (number, at_ms) in read {
+            assert_eq!(instant_ms(number), at_ms, "{number:?}");
+        }
+    }
 }

@@ -1,6 +1,5 @@
 //! [`Table`]: creates the table, waits until it can be used, and checks one that is there.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -12,10 +11,10 @@ use aws_sdk_dynamodb::types::{
     TableDescription, TableStatus, Tag, TimeToLiveSpecification, TimeToLiveStatus,
 };
 use backon::{ExponentialBuilder, Retryable};
-use circuitry_store::{StoreError, SystemClock};
+use circuitry_store::StoreError;
 
 use crate::DEFAULT_TTL_ATTRIBUTE;
-use crate::clock::{Call, ServerClock};
+use crate::clock::Call;
 use crate::error::{Operation, Request};
 use crate::store::{ATTRIBUTES, KEY};
 
@@ -173,7 +172,7 @@ impl Table {
     /// # Cancel safety
     /// Dropping it has no effect.
     pub async fn check(&self) -> Result<(), StoreError> {
-        check(&self.client, &self.name, self.call()).await
+        check(&self.client, &self.name, Call::without_clock()).await
     }
 
     async fn bounded<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
@@ -185,13 +184,8 @@ impl Table {
         })
     }
 
-    /// The time that the answers tell is of no interest here; whether the request was sent is.
-    fn call(&self) -> Call {
-        Call::new(&Arc::new(ServerClock::new(Box::new(SystemClock::new()), &self.name)))
-    }
-
     async fn describe(&self) -> Result<Option<TableDescription>, StoreError> {
-        describe(&self.client, &self.name, self.call()).await
+        describe(&self.client, &self.name, Call::without_clock()).await
     }
 
     async fn send_creation(&self) -> Result<Creation, StoreError> {
@@ -228,7 +222,7 @@ impl Table {
         }
         // Sent once: after a lost answer, a second attempt would find our own table and call it somebody else's.
         let once = patient().retry_config(RetryConfig::disabled());
-        let call = self.call();
+        let call = Call::without_clock();
         match create.customize().config_override(once).interceptor(call.clone()).send().await {
             Ok(_) => Ok(Creation::Created),
             Err(error) if is_in_use(&error) => Ok(Creation::Existed),
@@ -267,7 +261,7 @@ impl Table {
 
     async fn turn_time_to_live_on(&self) -> Result<(), StoreError> {
         let request = Request::new(Operation::DescribeTimeToLive, &self.name);
-        let call = self.call();
+        let call = Call::without_clock();
         let answer = self
             .client
             .describe_time_to_live()
@@ -306,7 +300,7 @@ impl Table {
             .enabled(true)
             .build()
             .map_err(|error| StoreError::other(request.message("a setting is not valid"), error))?;
-        let call = self.call();
+        let call = Call::without_clock();
         let sent = self
             .client
             .update_time_to_live()
