@@ -212,7 +212,7 @@ async fn cast(node: Arc<Node>, circuit: Arc<Circuit>, era: u64) {
     }
     if node.settings.store_failure == StoreFailure::Local {
         match node.ask_locally(&circuit, operation, Some(node.outage.records())).await {
-            Ok(answer) => told(&node, &circuit, answer, true),
+            Ok(own) => told(&node, &circuit, own.answer, true),
             Err(failure) => failed(&circuit, failure.problem),
         }
     }

@@ -102,11 +102,12 @@ fn cut_off() -> Problem {
 async fn start_asking(node: &Arc<Node>, circuit: &Arc<Circuit>, number: u64) -> Result<Answer, Problem> {
     let Some(bounded) = &node.bounded else { return Err(wrong_answer()) };
     let deadline = Deadline::within(node.patience());
+    let came = circuit.as_of(node.settings.clock.now_ms());
     let turn = circuit.turn(deadline).await?;
-    // Who has the turn is the only one who asks, so what it has loaded stays the entry last seen.
-    let mut loaded = false;
+    // Who had the turn before may have done it; and who has it is the only one who asks, so what it has loaded stays the entry last
+    // seen.
+    let mut loaded = circuit.with_view(|view| view.was_asked_after(came));
     loop {
-        // Who had the turn before may have done it.
         let looked = circuit.with_view(|view| view.start(node, bounded, circuit, number, loaded))?;
         match looked {
             Look::Answer(started) => return Ok(Answer::Started(started)),
@@ -159,7 +160,7 @@ pub(crate) async fn load(
 /// What an outcome was told by the view, and the flush that it waits for, if it would trip the circuit.
 pub(crate) struct Ended {
     settlement: Result<Settlement, Error>,
-    trip: Option<JoinHandle<Flushed>>,
+    trip: Option<JoinHandle<u64>>,
 }
 
 impl Ended {
@@ -262,21 +263,30 @@ pub(crate) enum Flushed {
     Later,
 }
 
-/// Settles what waits now, all of it unless the store is down.
-pub(crate) async fn flush(node: &Arc<Node>, circuit: &Arc<Circuit>) -> Flushed {
-    let mut flushed = Flushed::Nothing;
-    while !node.outage.is_down() {
-        let Ok(turn) = circuit.turn(Deadline::within(node.patience())).await else { return Flushed::Later };
+/// Settles what waits now, all of it unless the store is down; says how much of it is left. What comes meanwhile is for the next
+/// flush: on a hot circuit there is always more.
+pub(crate) async fn flush(node: &Arc<Node>, circuit: &Arc<Circuit>) -> u64 {
+    let (waiting, before) = circuit.with_view(|view| (view.outcomes_with(circuit), view.settled()));
+    let left = || {
+        // Also by whoever had the turn before.
+        let settled = circuit.with_view(|view| view.settled()).wrapping_sub(before);
+        waiting.saturating_sub(settled)
+    };
+    while left() > 0 && !node.outage.is_down() {
+        let Ok(turn) = circuit.turn(Deadline::within(node.patience())).await else { break };
+        if left() == 0 {
+            break;
+        }
         match flush_next(node, circuit, &turn).await {
-            Flushed::Nothing => return flushed,
-            Flushed::Some => flushed = Flushed::Some,
+            Flushed::Nothing => return 0,
+            Flushed::Some => {}
             Flushed::Later => {
                 drop(turn);
                 pause().await;
             }
         }
     }
-    if circuit.has_outcomes() { Flushed::Later } else { flushed }
+    left()
 }
 
 /// Settles all that waits in this process; says how much could not be settled.
@@ -284,8 +294,8 @@ pub(crate) async fn flush_all(node: &Arc<Node>) -> u64 {
     let Some(bounded) = &node.bounded else { return 0 };
     let circuits = stream::iter(bounded.flusher.circuits());
     let flushes = circuits.map(|circuit| async move { flush(node, &circuit).await });
-    flushes.buffer_unordered(flusher::UNDER_WAY_MAX).for_each(|_flushed| future::ready(())).await;
-    unsettled(node)
+    let flushes = flushes.buffer_unordered(flusher::UNDER_WAY_MAX);
+    flushes.fold(0_u64, |sum, left| future::ready(sum.saturating_add(left))).await
 }
 
 /// How many outcomes of this process wait to be settled.
@@ -302,11 +312,10 @@ pub(crate) async fn flush_next(node: &Arc<Node>, circuit: &Arc<Circuit>, turn: &
     let Some(exchange) = taken else { return Flushed::Nothing };
     let mut airborne = Airborne { circuit, exchange: Some(exchange) };
     let Some(exchange) = &mut airborne.exchange else { return Flushed::Nothing };
-    let answered = exchange.run_in_turn(node, turn, Deadline::within(node.patience())).await;
-    circuit.with_view(|view| view.landed());
-    let problem = match answered {
+    let problem = match exchange.run_in_turn(node, turn, Deadline::within(node.patience())).await {
         Ok(Answer::Settled { rulings, transitions }) => {
             if let Some(exchange) = airborne.exchange.take() {
+                circuit.with_view(|view| view.landed());
                 tell(circuit, &exchange, rulings.iter().map(|ruling| u64::from(ruling.stale)).sum());
             }
             announce(&node.settings, circuit, &transitions, false);
@@ -345,7 +354,7 @@ struct Airborne<'a> {
 impl Drop for Airborne<'_> {
     fn drop(&mut self) {
         if let Some(exchange) = &self.exchange {
-            self.circuit.with_view(|view| view.landed());
+            self.circuit.with_view(|view| view.forget_shown(self.circuit));
             lost(self.circuit, exchange.outcomes(), &Error::new(&self.circuit.name, cut_off()));
         }
     }

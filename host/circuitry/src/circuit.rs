@@ -17,6 +17,7 @@ use crate::error::ComponentError;
 use crate::grant::Grants;
 use crate::loading::Loads;
 use crate::metering;
+use crate::node::Node;
 use crate::policy::CircuitSettings;
 use crate::runtime::asking::Deadline;
 use crate::state::State;
@@ -147,8 +148,8 @@ impl Circuit {
     }
 
     /// The same with this process's outcomes since, where they are counted here first.
-    pub(crate) fn shown(&self) -> Option<Loaded> {
-        lock(&self.view).as_ref()?.shown()
+    pub(crate) fn shown(&self, node: &Node) -> Option<Loaded> {
+        lock(&self.view).as_mut()?.shown(node, self)
     }
 
     /// What an entry that is asked for now will be as of.
@@ -158,7 +159,12 @@ impl Circuit {
 
     /// Remembers the entry last seen in the store.
     pub(crate) fn saw(&self, seen: Loaded, as_of: AsOf) {
-        self.with_view(|view| view.adopt(self, seen, as_of));
+        self.with_view(|view| view.adopt(self, seen, as_of, false));
+    }
+
+    /// Remembers the entry that a call has settled outcomes on.
+    pub(crate) fn saw_settled(&self, seen: Loaded, as_of: AsOf) {
+        self.with_view(|view| view.adopt(self, seen, as_of, true));
     }
 
     /// Whether outcomes wait to be flushed.
@@ -175,14 +181,20 @@ impl Circuit {
 
     /// Forgets what a load would bring back, unless that is a refusal.
     pub(crate) fn forget(&self, now_ms: u64) {
-        if !self.refuses(now_ms) && lock(&self.view).take_if(|view| !view.is_kept()).is_some() {
-            // It would be over by now, unless the clock went back.
+        let mut view = lock(&self.view);
+        if !self.refuses(now_ms) && view.take_if(|view| !view.is_kept()).is_some() {
+            // It would be over by now, unless the clock went back. Under the lock, as all that changes it.
             self.grants.end();
         }
     }
 
     fn refuses(&self, now_ms: u64) -> bool {
         now_ms < self.refuses_until_ms.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it does not refuse any more.
+    pub(crate) fn saw_permit(&self) {
+        self.refuses_until_ms.store(0, Ordering::Relaxed);
     }
 
     /// Notes that it refuses, for as long as whoever was refused is to wait.

@@ -48,6 +48,8 @@ pub(crate) fn announce(settings: &Settings, circuit: &Circuit, transitions: &[Tr
         if transition.next == State::Open {
             // Nobody was refused yet, so until when it refuses is not known more exactly.
             circuit.saw_refusal(settings.rules.longest_open_time(), settings.clock.now_ms());
+        } else {
+            circuit.saw_permit();
         }
         let Some(callback) = &settings.state_change_callback else { continue };
         let change = StateChange {

@@ -86,7 +86,12 @@ impl Exchange {
         loop {
             let failure = match self.attempt(node, deadline).await {
                 Ok(answered) => {
-                    self.saw(node, answered.seen);
+                    Self::learn(node, &answered.seen);
+                    if matches!(answered.answer, Answer::Settled { .. }) {
+                        self.circuit.saw_settled(answered.seen, self.as_of);
+                    } else {
+                        self.circuit.saw(answered.seen, self.as_of);
+                    }
                     node.tell_watchers(&self.circuit, &answered.answer);
                     return Ok(answered.answer);
                 }
@@ -188,10 +193,14 @@ impl Exchange {
     }
 
     fn saw(&self, node: &Node, seen: Loaded) {
+        Self::learn(node, &seen);
+        self.circuit.saw(seen, self.as_of);
+    }
+
+    fn learn(node: &Node, seen: &Loaded) {
         if let Some(store_ms) = seen.now_ms {
             node.clock.learn(store_ms);
         }
-        self.circuit.saw(seen, self.as_of);
     }
 }
 

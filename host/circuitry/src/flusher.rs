@@ -10,11 +10,12 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::bounded::{Bounded, flush_next, load};
+use crate::bounded::{Bounded, Flushed, flush_next, load};
 use crate::call::Problem;
 use crate::circuit::Circuit;
 use crate::node::{Node, is_outage};
 use crate::runtime::asking::Deadline;
+use crate::settling::pause;
 use crate::view::Plan;
 
 /// So many flushes and loads may be under way at once.
@@ -158,8 +159,12 @@ async fn look_after(node: Arc<Node>, circuit: Arc<Circuit>, plan: Plan) {
         let work = async {
             match next {
                 Plan::Flush => {
-                    if let Ok(turn) = circuit.turn(Deadline::within(node.patience())).await {
-                        flush_next(&node, &circuit, &turn).await;
+                    let flushed = match circuit.turn(Deadline::within(node.patience())).await {
+                        Ok(turn) => flush_next(&node, &circuit, &turn).await,
+                        Err(_busy) => Flushed::Later,
+                    };
+                    if flushed != Flushed::Some {
+                        pause().await;
                     }
                 }
                 _ => match refresh(&node, &circuit).await {
@@ -172,7 +177,7 @@ async fn look_after(node: Arc<Node>, circuit: Arc<Circuit>, plan: Plan) {
         if AssertUnwindSafe(work).catch_unwind().await.is_err() {
             tracing::error!(circuit = &*circuit.name, "the store's code panicked");
         }
-        if circuit.with_view(|view| view.done(&node, &circuit)) && !node.outage.is_down() {
+        if circuit.with_view(|view| view.done(&node, &circuit)) {
             plan = Some(Plan::Flush);
         }
     }

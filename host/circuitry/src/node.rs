@@ -70,6 +70,13 @@ pub(crate) enum Asked {
     Nobody,
 }
 
+/// What a record of this process's own says.
+pub(crate) struct OwnAnswer {
+    pub(crate) answer: Answer,
+    /// The record is kept; else it was a copy.
+    pub(crate) is_kept: bool,
+}
+
 impl Node {
     /// # Errors
     /// When the operating system has no randomness (without it two processes could take each other's calls for
@@ -184,7 +191,7 @@ impl Node {
     ) -> Result<Asked, Error> {
         match self.settings.store_failure {
             StoreFailure::Local => match self.ask_locally(circuit, operation, records).await {
-                Ok(answer) => Ok(Asked::Local(answer)),
+                Ok(own) => Ok(Asked::Local(own.answer)),
                 Err(failure) => Err(Error::new(&circuit.name, failure.problem)),
             },
             StoreFailure::Admit | StoreFailure::Refuse => Ok(Asked::Nobody),
@@ -275,7 +282,7 @@ impl Node {
         circuit: &Circuit,
         operation: Operation,
         records: Option<MemoryStore>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<OwnAnswer, Failure> {
         let store_problem =
             |error| Failure { problem: Problem::Store(error), last_seen: None, revision: None };
         let copy = || MemoryStore::with_clock(self.clock.clone());
@@ -287,7 +294,7 @@ impl Node {
             }
             None => (copy(), false, true),
         };
-        if !is_known && let Some(entry) = circuit.shown().and_then(|shown| shown.entry) {
+        if !is_known && let Some(entry) = circuit.shown(self).and_then(|shown| shown.entry) {
             // If another call was first, its copy is as good.
             records.swap(&circuit.name, None, &entry.value, None).await.map_err(store_problem)?;
         }
@@ -300,7 +307,7 @@ impl Node {
             let busy = || Refusal::new(RefusalReason::TooManyRequests, self.settings.store_timeout);
             forget_changes(&mut answer, busy);
         }
-        Ok(answer)
+        Ok(OwnAnswer { answer, is_kept: !is_copy })
     }
 
     /// Takes a decision on an entry in hand, without asking any store.

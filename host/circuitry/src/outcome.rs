@@ -56,7 +56,7 @@ pub enum Disposition {
     /// lost and so many others have written since that nobody can tell (`circuitry_outcomes_lost_total` counts it).
     Unsettled,
     /// It was not counted: by an override nothing counts, or the store is down, or was when the permit was given, and the
-    /// settings keep no local record.
+    /// settings keep no local record, or there are as many as `max_circuits` already.
     Uncounted,
 }
 

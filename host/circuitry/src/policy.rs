@@ -219,8 +219,9 @@ impl CircuitSettings {
 
     /// How long an open circuit may refuse at most.
     pub(crate) fn longest_open_time(&self) -> Duration {
-        let longest = self.backoff.map_or(self.allow_after, |backoff| backoff.max.max(self.allow_after));
-        longest.saturating_add(longest.saturating_mul(self.jitter_per_mille) / 1_000)
+        let grown = self.backoff.map_or(self.allow_after, |backoff| backoff.max);
+        // Jitter only shortens; a dependency that says when it is back is believed up to its limit.
+        self.allow_after.max(grown).max(self.retry_after_max)
     }
 
     /// The names of the settings that are others in `other`, as the builder has them.

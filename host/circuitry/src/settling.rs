@@ -21,7 +21,7 @@ use crate::event::announce;
 use crate::exchange::Exchange;
 use crate::finishing::Finishing;
 use crate::metering;
-use crate::node::{Node, is_busy, is_outage};
+use crate::node::{Node, OwnAnswer, is_busy, is_outage};
 use crate::outcome::{Disposition, Outcome, Settlement};
 use crate::runtime::asking::Deadline;
 use crate::settings::StoreFailure;
@@ -195,9 +195,13 @@ async fn settle_locally(node: &Node, circuit: &Circuit, operation: Operation, mu
         return batch.settle_all(circuit, Settlement { disposition: Disposition::Uncounted, local: true });
     }
     match node.ask_locally(circuit, operation, Some(node.outage.records())).await {
-        Ok(Answer::Settled { rulings, transitions }) => {
+        Ok(OwnAnswer { answer: Answer::Settled { rulings, transitions }, is_kept: true }) => {
             announce(&node.settings, circuit, &transitions, true);
             batch.settle(circuit, &rulings, true);
+        }
+        // There is no room for a record that would count it.
+        Ok(OwnAnswer { answer: Answer::Settled { .. }, is_kept: false }) => {
+            batch.settle_all(circuit, Settlement { disposition: Disposition::Uncounted, local: true });
         }
         Ok(_) => batch.fail(&Error::new(&circuit.name, wrong_answer())),
         Err(failure) => batch.fail(&Error::new(&circuit.name, failure.problem)),

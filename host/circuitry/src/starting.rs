@@ -57,6 +57,9 @@ async fn start_whole(node: Arc<Node>, circuit: Arc<Circuit>, base: Arc<str>) -> 
                 None => "permit",
             };
             metering::call(&base, verdict);
+            if admitted.would_have_refused.is_none() {
+                circuit.saw_permit();
+            }
             match &admitted.would_have_refused {
                 Some(refusal) => saw_refusal(&node, &circuit, refusal),
                 None if is_probe => circuit.saw_state(State::HalfOpen),

@@ -41,8 +41,10 @@ pub(crate) struct View {
     pending: Vec<Completion>,
     /// A flush that has to be tried again.
     grounded: Option<Box<Exchange>>,
-    /// How many outcomes are in the flush that is under way.
-    in_flight: u64,
+    /// What is in the flush that is under way, or grounded.
+    flying: Vec<Completion>,
+    /// How many outcomes have been settled or lost in all; they go in the order in which they came.
+    settled: u64,
     /// A flush or a load is under way.
     busy: bool,
     /// Somebody has started since the last load or flush.
@@ -111,7 +113,10 @@ impl View {
     }
 
     /// The entry last seen with this process's outcomes since, to go on from while the store is down.
-    pub(crate) fn shown(&self) -> Option<Loaded> {
+    pub(crate) fn shown(&mut self, node: &Node, circuit: &Circuit) -> Option<Loaded> {
+        self.collect(circuit);
+        // What cannot be applied is what is not shown.
+        let _ = self.bring_up(node, circuit);
         let base = self.base.as_ref()?;
         let Some(value) = &self.shown else { return Some(base.seen.clone()) };
         let version = base.seen.entry.as_ref().map(|entry| entry.version.clone());
@@ -119,9 +124,13 @@ impl View {
         Some(Loaded { entry: Some(Entry { value: value.clone(), version }), now_ms: None })
     }
 
-    /// Takes the entry that the store has. The outcomes since are applied to it when somebody looks.
-    pub(crate) fn adopt(&mut self, circuit: &Circuit, seen: Loaded, as_of: AsOf) {
+    /// Takes the entry that the store has. The outcomes since are applied to it when somebody looks. `settled`: it is what the flush
+    /// under way has made of it.
+    pub(crate) fn adopt(&mut self, circuit: &Circuit, seen: Loaded, as_of: AsOf, settled: bool) {
         circuit.grants.end();
+        if settled {
+            self.landed();
+        }
         let known = self.base.as_ref().and_then(|base| base.seen.entry.as_ref());
         if let (Some(known), Some(entry)) = (known, &seen.entry)
             && known.version == entry.version
@@ -133,24 +142,26 @@ impl View {
         self.base = Some(Base { seen: Loaded { now_ms: None, ..seen }, as_of });
         self.shown = None;
         self.ahead = false;
-        self.unapplied.clone_from(&self.pending);
+        // Those of a flush that is not settled are not in what was loaded, or are a second time: they are only shown.
+        self.unapplied = self.flying.iter().chain(&self.pending).copied().collect();
     }
 
     /// Whether it has something that no load would bring back.
     pub(crate) fn is_kept(&self) -> bool {
-        self.busy || self.grounded.is_some() || !self.pending.is_empty()
+        self.busy || self.outcomes() > 0
     }
 
-    /// How many outcomes are to be flushed, those of a flush under way not counted.
+    /// How many outcomes are not settled yet, those of a flush under way among them.
     pub(crate) fn outcomes(&self) -> u64 {
-        let pending: u64 = self.pending.iter().map(|completion| u64::from(completion.count)).sum();
-        pending.saturating_add(self.grounded.as_ref().map_or(0, |exchange| exchange.outcomes()))
+        let pending = self.pending.iter().map(|completion| u64::from(completion.count));
+        let flying = self.flying.iter().map(|completion| u64::from(completion.count));
+        pending.chain(flying).sum()
     }
 
-    /// The same with what was counted under the grant, and with a flush under way.
+    /// The same with what was counted under the grant.
     pub(crate) fn outcomes_with(&mut self, circuit: &Circuit) -> u64 {
         self.collect(circuit);
-        self.outcomes().saturating_add(self.in_flight)
+        self.outcomes()
     }
 
     /// How often the circuit was said to have changed.
@@ -199,8 +210,13 @@ impl View {
 
     // ---- those who work ----
 
-    /// Answers a start, or says what it needs. `loaded`: the entry last seen was asked for after this start came, so it is no older
-    /// than a start in strict mode would see, however slow the store is.
+    /// Whether the entry last seen was asked for after `came`: it is no older than a start in strict mode that came then would see,
+    /// however slow the store is.
+    pub(crate) fn was_asked_after(&self, came: AsOf) -> bool {
+        self.base.as_ref().is_some_and(|base| base.as_of.ms > came.ms && base.as_of.doubts == self.doubts)
+    }
+
+    /// Answers a start, or says what it needs. `loaded`: the entry last seen was asked for after this start came.
     pub(crate) fn start(
         &mut self,
         node: &Node,
@@ -311,9 +327,11 @@ impl View {
     /// Ends what [`View::plan`] began; says whether it is to flush once more at once: because outcomes that came meanwhile would trip
     /// the circuit, or because there are more than fit into one call, which may come faster than flushes become due.
     pub(crate) fn done(&mut self, node: &Node, circuit: &Circuit) -> bool {
-        self.busy = false;
         let applied = self.bring_up(node, circuit).is_ok();
-        (applied && self.ahead) || (self.grounded.is_none() && self.pending.len() >= COMPLETIONS_MAX)
+        // So it stays busy, and nobody else begins to look after it.
+        self.busy =
+            !node.outage.is_down() && ((applied && self.ahead) || self.pending.len() >= COMPLETIONS_MAX);
+        self.busy
     }
 
     /// Takes what is to be flushed, as much as fits into one call.
@@ -331,17 +349,23 @@ impl View {
                     return None;
                 }
                 let most = self.pending.len().min(COMPLETIONS_MAX);
-                let batch = self.pending.drain(..most).collect();
+                let batch: Vec<_> = self.pending.drain(..most).collect();
+                self.flying.clone_from(&batch);
                 Box::new(Exchange::new(node, circuit, Operation::End(batch), self.known()))
             }
         };
-        self.in_flight = exchange.outcomes();
         Some(exchange)
     }
 
-    /// The flush under way has come to an end.
+    /// The flush under way is settled, or lost.
     pub(crate) fn landed(&mut self) {
-        self.in_flight = 0;
+        let flown: u64 = self.flying.drain(..).map(|completion| u64::from(completion.count)).sum();
+        self.settled = self.settled.wrapping_add(flown);
+    }
+
+    /// How many outcomes have been settled or lost so far.
+    pub(crate) fn settled(&self) -> u64 {
+        self.settled
     }
 
     /// Keeps a flush that has to be tried again.
@@ -354,6 +378,7 @@ impl View {
         self.collect(circuit);
         let outcomes = self.outcomes();
         self.pending.clear();
+        self.flying.clear();
         self.grounded = None;
         outcomes
     }
@@ -361,11 +386,13 @@ impl View {
     /// Gives up what is shown: something in it will never be stored.
     pub(crate) fn forget_shown(&mut self, circuit: &Circuit) {
         circuit.grants.end();
+        self.landed();
         *self = Self {
             pending: std::mem::take(&mut self.pending),
             terms: std::mem::take(&mut self.terms),
             busy: self.busy,
             doubts: self.doubts,
+            settled: self.settled,
             ..Self::default()
         };
     }

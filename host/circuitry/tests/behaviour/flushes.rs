@@ -1,6 +1,7 @@
 //! Bounded mode: what is flushed, when the store answers and when it does not.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use circuitry::{
@@ -239,6 +240,8 @@ async fn outcomes_of_a_flush_under_way_are_not_yet_settled() {
     let other = factory.breaker_for("others", &Context::new());
     drop(other.start().await.expect("a permit of the outage"));
     assert!(factory.is_store_down());
+    // Also when nobody has used the circuit for long.
+    pass(&world, 200).await;
     assert_eq!(factory.flush().await.expect_err("it hangs").unsettled, 5);
     flush.abort();
 }
@@ -282,4 +285,70 @@ async fn under_a_grant_too_an_outage_goes_by_the_processs_own_record() {
         world.store.come_up();
         until("the outage is over", || async { !factory.is_store_down() }).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_of_a_hot_circuit_comes_to_an_end() {
+    let world = World::new();
+    let factory = factory(bounded(&world)).await;
+    let breaker = breaker(&factory);
+    run(&breaker, Outcome::Success, 5).await;
+    for _ in 0..100_000 {
+        world.store.on_next_swap(Fault::Delay(Duration::from_millis(5)));
+    }
+    let traffic = tokio::spawn({
+        let breaker = breaker.clone();
+        async move {
+            loop {
+                execute(&breaker, Outcome::Success).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    });
+    let flushed = tokio::time::timeout(Duration::from_secs(5), factory.flush()).await;
+    traffic.abort();
+    flushed.expect("what waited when it was called is settled").expect("flushed");
+}
+
+/// A store that panics while it is told to.
+struct Panics {
+    store: Arc<FaultStore<MemoryStore>>,
+    panics: Arc<AtomicBool>,
+}
+
+#[async_trait::async_trait]
+impl Store for Panics {
+    async fn load(&self, circuit: &str) -> Result<Loaded, StoreError> {
+        assert!(!self.panics.load(Ordering::SeqCst), "as the test says");
+        self.store.load(circuit).await
+    }
+
+    async fn swap(
+        &self,
+        circuit: &str,
+        expected: Option<&Version>,
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<Swapped, StoreError> {
+        assert!(!self.panics.load(Ordering::SeqCst), "as the test says");
+        self.store.swap(circuit, expected, value, ttl).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_panics_keeps_no_task_busy() {
+    let world = World::new();
+    let panics = Arc::new(AtomicBool::new(false));
+    let store = Panics { store: world.store.clone(), panics: panics.clone() };
+    let consistency = Consistency::Bounded { max_staleness: TENTH, flush_every: TENTH };
+    let settings = Settings::builder().consistency(consistency).clock(world.clock.clone()).store(store);
+    let breaker = breaker(&factory(settings.failure_count_threshold(2)).await);
+    run(&breaker, Outcome::Failure, 2).await;
+    let permit = breaker.start().await.expect("a permit");
+    panics.store(true, Ordering::SeqCst);
+    permit.end(Outcome::Failure).await.expect("counted");
+    // Time stands still while anybody is busy.
+    pass(&world, 300).await;
+    panics.store(false, Ordering::SeqCst);
+    run(&breaker, Outcome::Success, 1).await;
 }
