@@ -162,7 +162,7 @@ impl Circuit {
         self.with_view(|view| view.adopt(self, seen, as_of, false));
     }
 
-    /// Remembers the entry that a call has settled outcomes on.
+    /// Remembers the entry that the flush under way has made.
     pub(crate) fn saw_settled(&self, seen: Loaded, as_of: AsOf) {
         self.with_view(|view| view.adopt(self, seen, as_of, true));
     }

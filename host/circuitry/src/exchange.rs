@@ -28,6 +28,8 @@ pub(crate) struct Exchange {
     retry_of: Option<u64>,
     /// When the try that is under way began.
     as_of: AsOf,
+    /// Its outcomes are those that the view has let fly.
+    is_flush: bool,
 }
 
 impl Exchange {
@@ -39,7 +41,17 @@ impl Exchange {
     ) -> Self {
         let token = node.token(&operation);
         let as_of = AsOf { ms: 0, doubts: 0 };
-        Self { circuit: circuit.clone(), operation, token, known, retry_of: None, as_of }
+        Self { circuit: circuit.clone(), operation, token, known, retry_of: None, as_of, is_flush: false }
+    }
+
+    /// The flush of outcomes that the view has let fly.
+    pub(crate) fn flush(
+        node: &Node,
+        circuit: &Arc<Circuit>,
+        batch: Vec<Completion>,
+        known: Option<Loaded>,
+    ) -> Self {
+        Self { is_flush: true, ..Self::new(node, circuit, Operation::End(batch), known) }
     }
 
     /// How many outcomes it carries.
@@ -87,7 +99,7 @@ impl Exchange {
             let failure = match self.attempt(node, deadline).await {
                 Ok(answered) => {
                     Self::learn(node, &answered.seen);
-                    if matches!(answered.answer, Answer::Settled { .. }) {
+                    if self.is_flush && matches!(answered.answer, Answer::Settled { .. }) {
                         self.circuit.saw_settled(answered.seen, self.as_of);
                     } else {
                         self.circuit.saw(answered.seen, self.as_of);

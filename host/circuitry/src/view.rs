@@ -351,7 +351,7 @@ impl View {
                 let most = self.pending.len().min(COMPLETIONS_MAX);
                 let batch: Vec<_> = self.pending.drain(..most).collect();
                 self.flying.clone_from(&batch);
-                Box::new(Exchange::new(node, circuit, Operation::End(batch), self.known()))
+                Box::new(Exchange::flush(node, circuit, batch, self.known()))
             }
         };
         Some(exchange)

@@ -352,3 +352,31 @@ async fn a_store_that_panics_keeps_no_task_busy() {
     panics.store(false, Ordering::SeqCst);
     run(&breaker, Outcome::Success, 1).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_ends_while_a_flush_waits_settles_nothing_of_it() {
+    let (log, _guard) = Log::watch();
+    let world = World::new();
+    let factory = factory(bounded(&world)).await;
+    let breaker = breaker(&factory);
+    let permits = [breaker.start().await, breaker.start().await].map(|permit| permit.expect("a permit"));
+    run(&breaker, Outcome::Failure, 3).await;
+    world.open_time_passes();
+    let probe = breaker.start().await.expect("a probe");
+    assert!(probe.is_probe());
+    for permit in permits {
+        permit.end(Outcome::Success).await.expect("counted");
+    }
+    world.store.go_down();
+    assert_eq!(factory.flush().await.expect_err("the store is down").unsettled, 2);
+    world.store.come_up();
+    until("the outage is over", || async { !factory.is_store_down() }).await;
+    let settled = probe.end(Outcome::Success).await.expect("settled");
+    assert_eq!((settled.disposition, settled.local), (Disposition::Accepted, false));
+    factory.flush().await.expect("flushed");
+    assert_eq!(
+        log.count("outcomes came too late"),
+        1,
+        "the two are of an era that is over, and were flushed"
+    );
+}
