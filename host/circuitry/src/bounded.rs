@@ -6,11 +6,12 @@
 //!
 //! [`Flusher`] has the one task of a process that flushes and refreshes the circuits in use.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future;
 use futures_util::stream::{self, StreamExt};
+use futures_util::{FutureExt, future};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -106,7 +107,8 @@ async fn start_asking(node: &Arc<Node>, circuit: &Arc<Circuit>, number: u64) -> 
     let turn = circuit.turn(deadline).await?;
     // Who had the turn before may have done it; and who has it is the only one who asks, so what it has loaded stays the entry last
     // seen.
-    let mut loaded = circuit.with_view(|view| view.was_asked_after(came));
+    let now_ms = node.settings.clock.now_ms();
+    let mut loaded = circuit.with_view(|view| view.was_asked_after(came, now_ms));
     loop {
         let looked = circuit.with_view(|view| view.start(node, bounded, circuit, number, loaded))?;
         match looked {
@@ -293,7 +295,11 @@ pub(crate) async fn flush(node: &Arc<Node>, circuit: &Arc<Circuit>) -> u64 {
 pub(crate) async fn flush_all(node: &Arc<Node>) -> u64 {
     let Some(bounded) = &node.bounded else { return 0 };
     let circuits = stream::iter(bounded.flusher.circuits());
-    let flushes = circuits.map(|circuit| async move { flush(node, &circuit).await });
+    let flushes = circuits.map(|circuit| async move {
+        // A store that panics costs its own circuit what was under way, and no other.
+        let flushed = AssertUnwindSafe(flush(node, &circuit)).catch_unwind().await;
+        flushed.unwrap_or_else(|_panic| circuit.with_view(|view| view.outcomes_with(&circuit)))
+    });
     let flushes = flushes.buffer_unordered(flusher::UNDER_WAY_MAX);
     flushes.fold(0_u64, |sum, left| future::ready(sum.saturating_add(left))).await
 }

@@ -97,8 +97,13 @@ impl Flusher {
             match circuit.with_view(|view| view.plan(bounded, circuit, now_ms, down)) {
                 Plan::Wait => true,
                 Plan::Leave => {
-                    left.push(circuit.clone());
-                    false
+                    circuit.grants.unlist();
+                    // Somebody may have counted just before.
+                    let is_used = circuit.has_outcomes() && !circuit.grants.list();
+                    if !is_used {
+                        left.push(circuit.clone());
+                    }
+                    is_used
                 }
                 plan => {
                     due.push((circuit.clone(), plan));
@@ -111,15 +116,7 @@ impl Flusher {
         circuits.rotate_left(kept);
         drop(circuits);
         for circuit in left {
-            circuit.grants.unlist();
-            // Somebody may have counted just before.
-            if circuit.has_outcomes() {
-                if !circuit.grants.list() {
-                    lock(&self.circuits).push(circuit);
-                }
-            } else {
-                circuit.forget(node.settings.clock.now_ms());
-            }
+            circuit.forget(now_ms);
         }
         due
     }

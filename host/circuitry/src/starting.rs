@@ -57,7 +57,8 @@ async fn start_whole(node: Arc<Node>, circuit: Arc<Circuit>, base: Arc<str>) -> 
                 None => "permit",
             };
             metering::call(&base, verdict);
-            if admitted.would_have_refused.is_none() {
+            // An override admits whatever the state is.
+            if matches!(admitted.judged, Judged::By(..)) {
                 circuit.saw_permit();
             }
             match &admitted.would_have_refused {

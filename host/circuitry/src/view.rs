@@ -148,7 +148,7 @@ impl View {
 
     /// Whether it has something that no load would bring back.
     pub(crate) fn is_kept(&self) -> bool {
-        self.busy || self.outcomes() > 0
+        self.busy || self.grounded.is_some() || self.outcomes() > 0
     }
 
     /// How many outcomes are not settled yet, those of a flush under way among them.
@@ -211,9 +211,9 @@ impl View {
     // ---- those who work ----
 
     /// Whether the entry last seen was asked for after `came`: it is no older than a start in strict mode that came then would see,
-    /// however slow the store is.
-    pub(crate) fn was_asked_after(&self, came: AsOf) -> bool {
-        self.base.as_ref().is_some_and(|base| base.as_of.ms > came.ms && base.as_of.doubts == self.doubts)
+    /// however slow the store is. One of a time to come is of before the clock went back.
+    pub(crate) fn was_asked_after(&self, came: AsOf, now_ms: u64) -> bool {
+        self.as_of_ms().is_some_and(|as_of_ms| as_of_ms > came.ms && as_of_ms <= now_ms)
     }
 
     /// Answers a start, or says what it needs. `loaded`: the entry last seen was asked for after this start came.

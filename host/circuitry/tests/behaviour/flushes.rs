@@ -310,16 +310,23 @@ async fn a_flush_of_a_hot_circuit_comes_to_an_end() {
     flushed.expect("what waited when it was called is settled").expect("flushed");
 }
 
-/// A store that panics while it is told to.
+/// A store that panics while it is told to, on circuits whose name ends so.
 struct Panics {
     store: Arc<FaultStore<MemoryStore>>,
     panics: Arc<AtomicBool>,
+    on: &'static str,
+}
+
+impl Panics {
+    fn meet(&self, circuit: &str) {
+        assert!(!self.panics.load(Ordering::SeqCst) || !circuit.ends_with(self.on), "as the test says");
+    }
 }
 
 #[async_trait::async_trait]
 impl Store for Panics {
     async fn load(&self, circuit: &str) -> Result<Loaded, StoreError> {
-        assert!(!self.panics.load(Ordering::SeqCst), "as the test says");
+        self.meet(circuit);
         self.store.load(circuit).await
     }
 
@@ -330,7 +337,7 @@ impl Store for Panics {
         value: &[u8],
         ttl: Option<Duration>,
     ) -> Result<Swapped, StoreError> {
-        assert!(!self.panics.load(Ordering::SeqCst), "as the test says");
+        self.meet(circuit);
         self.store.swap(circuit, expected, value, ttl).await
     }
 }
@@ -339,7 +346,7 @@ impl Store for Panics {
 async fn a_store_that_panics_keeps_no_task_busy() {
     let world = World::new();
     let panics = Arc::new(AtomicBool::new(false));
-    let store = Panics { store: world.store.clone(), panics: panics.clone() };
+    let store = Panics { store: world.store.clone(), panics: panics.clone(), on: "" };
     let consistency = Consistency::Bounded { max_staleness: TENTH, flush_every: TENTH };
     let settings = Settings::builder().consistency(consistency).clock(world.clock.clone()).store(store);
     let breaker = breaker(&factory(settings.failure_count_threshold(2)).await);
@@ -379,4 +386,38 @@ async fn a_probe_that_ends_while_a_flush_waits_settles_nothing_of_it() {
         1,
         "the two are of an era that is over, and were flushed"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_panics_on_one_circuit_costs_the_others_nothing() {
+    let world = World::new();
+    let panics = Arc::new(AtomicBool::new(false));
+    let store = Panics { store: world.store.clone(), panics: panics.clone(), on: "/sick" };
+    let consistency = Consistency::Bounded { max_staleness: TENTH, flush_every: TENTH };
+    let settings = Settings::builder().consistency(consistency).clock(world.clock.clone()).store(store);
+    let factory = factory(settings).await;
+    let other = world.factory().await;
+    for tenant in ["one", "sick", "two"] {
+        let context = Context::tenant(tenant);
+        run(&factory.breaker_for("jobs", &context), Outcome::Success, 3).await;
+        world.store.on_next_swap(Fault::Delay(Duration::from_millis(20)));
+    }
+    panics.store(true, Ordering::SeqCst);
+    let _told_as_lost = factory.flush().await;
+    for tenant in ["one", "two"] {
+        let shared = other.breaker_for("jobs", &Context::tenant(tenant));
+        assert_eq!(information(&shared).await.counts.total, 3, "{tenant}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_clock_went_back_what_is_known_is_loaded_again() {
+    let world = World::new();
+    let breaker = breaker(&factory(bounded(&world)).await);
+    run(&breaker, Outcome::Failure, 3).await;
+    assert_eq!(refused(&breaker).await.reason(), RefusalReason::Open);
+    world.clock.set_ms(crate::world::BEGIN_MS - 1_000);
+    let other = world.factory().await;
+    other.breaker_for("jobs", &Context::tenant("acme")).reset().await.expect("reset");
+    drop(breaker.start().await.expect("it is closed again"));
 }
